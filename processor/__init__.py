@@ -1,0 +1,1 @@
+"""gapwatch: the least-privilege gap of every IAM role and user, kept as CloudTrail arrives."""

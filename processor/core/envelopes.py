@@ -1,0 +1,148 @@
+"""Payload bytes -> records, whatever they came wrapped in. The form is recognised, not asked for.
+
+One payload is a JSON object: a record, an EventBridge event around one, a CloudWatch Logs batch, a `LookupEvents` event,
+or an S3 log file's `{"Records":[…]}`. `stream.py` cuts files into payloads; queues and streams hand them over whole.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from processor.core.records import Decoded, Record, Rejected, decode_each, decode_records, judge_object
+
+GZIP_MAGIC = b"\x1f\x8b"
+NESTING_MAX = 4
+"""Envelopes within envelopes: deeper than any that AWS makes."""
+
+
+class EventBridgeEvent(Struct, gc=False):
+    """An EventBridge event of CloudTrail: the record is `detail`."""
+
+    detail: Record
+
+
+class LogEvent(Struct, gc=False):
+    message: str
+
+
+class LogBatch(Struct, gc=False):
+    """A CloudWatch Logs subscription's batch, unzipped. A CONTROL_MESSAGE carries no record."""
+
+    logEvents: list[LogEvent]
+    messageType: str | None = None
+
+
+_decode_events = msgspec.json.Decoder(list[EventBridgeEvent]).decode
+_decode_batch = msgspec.json.Decoder(LogBatch).decode
+
+
+def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
+    """Many payloads at once, unzipped. Fast where all are EventBridge events of CloudTrail."""
+    if payloads and _looks_like_event(payloads[0]):
+        try:
+            events = _decode_events(b"[" + b",".join(payloads) + b"]")
+            if len(events) == len(payloads):
+                return Decoded([event.detail for event in events], [], [])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            pass  # One of them is something else: each is looked at below.
+    found = Decoded([], [], [])
+    for payload in payloads:
+        add_decoded(found, decode_payload(payload))
+    return found
+
+
+def _looks_like_event(payload: bytes) -> bool:
+    return b'"detail' in payload[:400] or payload.startswith(b'{"version"')
+
+
+def add_decoded(found: Decoded, more: Decoded) -> None:
+    """Append all of `more` to `found`."""
+    found.records += more.records
+    found.not_iam += more.not_iam
+    found.rejected += more.rejected
+
+
+def decode_payload(payload: bytes | Raw) -> Decoded:
+    """One payload of any form."""
+    found = decode_each((payload,))
+    if found.records:
+        return found
+    raw = bytes(payload)
+    try:
+        whole = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return found
+    opened = _open(whole, raw, 0)
+    return found if opened is None else opened
+
+
+def _open(whole: object, raw: bytes, depth: int) -> Decoded | None:
+    """The records in an envelope, or None where `whole` is no envelope but a record, good or bad."""
+    if not isinstance(whole, dict) or depth > NESTING_MAX:
+        return None
+    detail = whole.get("detail")
+    if isinstance(detail, dict) and "eventID" not in whole:
+        return _judge_detail(detail, raw)
+    if isinstance(events := whole.get("logEvents"), list):
+        return _open_batch(whole, events, raw)
+    if isinstance(event := whole.get("CloudTrailEvent"), str):
+        return decode_each((event.encode(errors="replace"),))
+    for key in ("Records", "Events"):
+        if isinstance(listed := whole.get(key), list):
+            found = Decoded([], [], [])
+            for element in listed:
+                add_decoded(found, _open_element(element, depth))
+            return found
+    return None
+
+
+def _open_element(element: object, depth: int) -> Decoded:
+    raw = msgspec.json.encode(element)
+    return _open(element, raw, depth + 1) or decode_each((raw,))
+
+
+def _judge_detail(detail: dict[str, Any], raw: bytes) -> Decoded:
+    found = Decoded([], [], [])
+    if any(key in detail for key in ("eventVersion", "eventName", "eventSource", "eventID")):
+        judge_object(detail, msgspec.json.encode(detail), found)
+    else:
+        found.rejected.append(Rejected("notification", raw))
+    return found
+
+
+def _open_batch(whole: dict[str, Any], events: list[Any], raw: bytes) -> Decoded:
+    if whole.get("messageType") == "CONTROL_MESSAGE":
+        return Decoded([], [], [])
+    found = Decoded([], [], [])
+    for event in events:
+        message = event.get("message") if isinstance(event, dict) else None
+        if isinstance(message, str):
+            add_decoded(found, decode_each((message.encode(errors="replace"),)))
+        else:
+            found.rejected.append(Rejected("no_message", raw[:4096]))
+    return found
+
+
+def decode_log_batch(batch: bytes) -> Decoded:
+    """A CloudWatch Logs batch, unzipped: fast where every message is a record."""
+    try:
+        found = _decode_batch(batch)
+        if found.messageType == "CONTROL_MESSAGE":
+            return Decoded([], [], [])
+        messages = [event.message for event in found.logEvents]
+        decoded = decode_records(("[" + ",".join(messages) + "]").encode())
+        if decoded.read == len(messages):
+            return decoded
+    except (msgspec.MsgspecError, UnicodeError):
+        pass  # A message is no JSON, or the batch is no batch: each is looked at below.
+    return decode_payload(batch)
+
+
+def decode_elements(raws: Iterable[bytes | Raw]) -> Decoded:
+    """Array elements or lines of any form."""
+    found = Decoded([], [], [])
+    for raw in raws:
+        add_decoded(found, decode_payload(raw))
+    return found

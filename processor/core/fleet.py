@@ -1,0 +1,140 @@
+"""All principals of a store as of a time: grants, usage, coverage and settings brought together for their verdicts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from processor.core.catalogue import Catalogue, mask_of_ids
+from processor.core.gap import Granted, Logging, PrincipalGap, Verdicts, Window, judge, observable_mask, recompute
+from processor.core.intake import Scope, key_of
+from processor.core.inventory import InventoryPrincipal
+from processor.core.principals import Principal
+from processor.core.usage import PrincipalUsage
+
+NO_LOGGING_SET = Logging()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One principal: in the inventory, used, or both."""
+
+    principal: Principal
+    usage: PrincipalUsage | None
+    inventory: InventoryPrincipal | None
+    granted: Granted | None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Since when the log of an account is known to be complete: its first record, or `since` for every account."""
+
+    accounts: Mapping[str, int]
+    since: int | None = None
+
+    def since_of(self, account_id: str) -> int | None:
+        return self.since if self.since is not None else self.accounts.get(account_id)
+
+
+class Fleet:
+    """`logging` maps an account id, or "*" for all others, to what its trails log."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        windows: Sequence[Window],
+        usages: Mapping[int, PrincipalUsage],
+        inventory: Mapping[int, InventoryPrincipal],
+        coverage: Coverage,
+        logging: Mapping[str, Logging],
+        scope: Scope,
+    ) -> None:
+        self.catalogue = catalogue
+        self.windows = tuple(windows)
+        self.coverage = coverage
+        self._usages = usages
+        self._inventory = inventory
+        self._logging = logging
+        self._scope = scope
+        self._seen: dict[str, int] = {}
+        self._observable: dict[str, int] = {}
+
+    def members(self) -> Iterator[Member]:
+        """Every principal in scope, by ARN and unique id."""
+        found = [
+            self.member(key)
+            for key in self._usages.keys() | self._inventory.keys()
+            if key in self._usages or self._scope.covers(principal_of(self._inventory[key]))
+        ]
+        found.sort(key=lambda member: (member.principal.arn, member.principal.unique_id or ""))
+        return iter(found)
+
+    def member(self, key: int) -> Member:
+        usage, inventory = self._usages.get(key), self._inventory.get(key)
+        if inventory is None:
+            assert usage is not None  # noqa: S101 - keys come from one of the two
+            return Member(usage.principal, usage, None, None)
+        return Member(principal_of(inventory), usage, inventory, granted_of(inventory))
+
+    def logging_of(self, account_id: str) -> Logging:
+        return self._logging.get(account_id) or self._logging.get("*", NO_LOGGING_SET)
+
+    def observable(self, account_id: str) -> int:
+        """The actions that the log of an account shows, for all that is known of it."""
+        found = self._observable.get(account_id)
+        if found is None:
+            if not self._seen:
+                self._seen = self._find_seen()
+            seen = self._seen.get(account_id, 0)
+            found = observable_mask(self.catalogue, self.logging_of(account_id), seen)
+            self._observable[account_id] = found
+        return found
+
+    def _find_seen(self) -> dict[str, int]:
+        """The actions used in each account, ever: what was logged once can be seen."""
+        by_account: dict[str, set[int]] = {"": set()}
+        for usage in self._usages.values():
+            seen = by_account.setdefault(usage.principal.account_id, set())
+            seen.update(action for action, cell in usage.cells.items() if cell.last)
+        size = self.catalogue.size
+        return {account: mask_of_ids(a for a in seen if a < size) for account, seen in by_account.items()}
+
+    def note_seen(self, account_id: str, action: int) -> bool:
+        """Take a use of an action in; True where it was not known to be observable in that account."""
+        bit = 1 << action
+        if self.observable(account_id) & bit or action >= self.catalogue.size:
+            return False
+        self._observable[account_id] |= bit
+        return True
+
+    def gap_of(self, member: Member, as_of: int) -> PrincipalGap:
+        cells = {} if member.usage is None else member.usage.cells
+        covered = self.coverage.since_of(member.principal.account_id)
+        return recompute(cells, member.granted, covered, as_of, self.windows)
+
+    def verdicts_of(self, member: Member, gap: PrincipalGap, as_of: int) -> list[Verdicts]:
+        """The verdicts of a member with grants, one element a window."""
+        assert member.granted is not None  # noqa: S101 - the caller asks for members with grants
+        account = member.principal.account_id
+        observable = self.observable(account)
+        covered = self.coverage.since_of(account)
+        return [
+            judge(member.granted, used, observable, covered, as_of, window.seconds)
+            for used, window in zip(gap.used, self.windows, strict=True)
+        ]
+
+
+def principal_of(found: InventoryPrincipal) -> Principal:
+    return Principal(found.arn, found.unique_id, found.account_id, found.kind)
+
+
+def granted_of(found: InventoryPrincipal) -> Granted:
+    grants = found.grants
+    return Granted(grants.granted, grants.conditional, found.created or 0, grants.births)
+
+
+def inventory_by_key(found: Sequence[InventoryPrincipal]) -> dict[int, InventoryPrincipal]:
+    return {key_of(principal_of(each)): each for each in found}
+
+
+def known_by_id(found: Sequence[InventoryPrincipal]) -> dict[str, Principal]:
+    """Principals by unique id, for records that give no ARN."""
+    return {each.unique_id: principal_of(each) for each in found if each.unique_id}

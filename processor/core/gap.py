@@ -1,0 +1,236 @@
+"""(grants, usage, coverage, time) -> verdicts: what of the granted actions is used, unused, or cannot be told.
+
+`recompute` builds a principal's gap from nothing and is the oracle of the incremental way: `apply_use` when a use comes,
+`advance` when time passes. Both hold, for each window, the mask of actions used within it; all verdicts follow from that
+mask in a few operations on ints (`judge`), about ten microseconds for an administrator's 22,000 grants.
+
+    as_of - window                                 as_of
+    ------|-----------------------------------------|----> event time
+          (  used: last use in here, to the second  ]
+    covered since here or before: unused, else unproven
+    granted later than here: too_new
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from processor.core.catalogue import RISKS, Catalogue, mask_of_ids
+from processor.core.records import DAY_SECONDS
+from processor.core.usage import Cell
+
+VERDICTS = ("used", "unused", "unproven", "too_new", "unobservable")
+"""In the order in which a service takes the first that any of its grants has."""
+
+FOREVER = 2**62
+
+RISK_WEIGHTS = {
+    "privilege_escalation": 50,
+    "permissions_management": 20,
+    "credentials_exposure": 20,
+    "resource_exposure": 20,
+    "defense_evasion": 20,
+    "data_access": 10,
+    "destructive": 10,
+}
+"""What a class adds to an action's weight of 1 in the gap index: an unused way to become administrator weighs as much as
+fifty harmless reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A sliding span of event time."""
+
+    days: int
+
+    @property
+    def seconds(self) -> int:
+        return self.days * DAY_SECONDS
+
+    @property
+    def label(self) -> str:
+        return f"{self.days}d"
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """What an account's trails log beyond management events: `data_events` are service prefixes (`*`: all),
+    `read_only` whether Get, List and Describe calls reach this program at all."""
+
+    data_events: frozenset[str] = frozenset()
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What a gap needs of a principal's grants. `births` are (time, mask): since when these actions are granted, where
+    that is known; `created` is the principal's own time, 0 where unknown."""
+
+    granted: int
+    conditional: int
+    created: int
+    births: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """One mask a verdict; together they are the granted mask, and no action is in two."""
+
+    used: int
+    unused: int
+    unobservable: int
+    too_new: int
+    unproven: int
+
+    def verdict_of(self, action: int) -> str | None:
+        """The verdict of one action, None where it is not granted."""
+        bit = 1 << action
+        return next((verdict for verdict in VERDICTS if getattr(self, verdict) & bit), None)
+
+
+@dataclass(slots=True)
+class PrincipalGap:
+    """For each window the mask of actions used in it, and the next time at which some verdict may turn by itself."""
+
+    used: list[int]
+    turns_at: int
+
+
+def observable_mask(catalogue: Catalogue, logging: Logging, seen: int) -> int:
+    """The actions whose use an account's log would show. `seen` are those that were used there: the log showed them."""
+    classes = catalogue.observability_masks
+    management = classes["management"] | classes["seen"]
+    if not logging.read_only:
+        management &= ~catalogue.read_mask
+    return management | (classes["data"] & data_mask(catalogue, logging)) | seen
+
+
+def data_mask(catalogue: Catalogue, logging: Logging) -> int:
+    """The actions of services whose data events are logged."""
+    if "*" in logging.data_events:
+        return catalogue.all_mask
+    mask = 0
+    for service in logging.data_events:
+        mask |= catalogue.service_masks.get(service, 0)
+    return mask
+
+
+def why_unobservable(catalogue: Catalogue, logging: Logging, action: int) -> str:
+    """The reason why the log does not show an action: data_events_off, read_only_off, no_api, dependent_only, unknown."""
+    bit = 1 << action
+    classes = catalogue.observability_masks
+    if classes["data"] & bit:
+        return "data_events_off"
+    if (classes["management"] | classes["seen"]) & bit and not logging.read_only:
+        return "read_only_off"
+    return next((known for known in ("no_api", "dependent_only") if classes[known] & bit), "unknown")
+
+
+def judge(
+    grants: Granted, used: int, observable: int, covered_since: int | None, as_of: int, window_seconds: int
+) -> Verdicts:
+    """The verdict of every grant. `used` is the mask of actions used in the window, granted or not."""
+    since = as_of - window_seconds
+    rest = grants.granted & ~used
+    unobservable = rest & ~observable
+    rest &= observable
+    too_new = rest if grants.created > since else rest & young_mask(grants, since)
+    rest &= ~too_new
+    proven = covered_since is not None and covered_since <= since
+    return Verdicts(
+        used=grants.granted & used,
+        unused=rest if proven else 0,
+        unobservable=unobservable,
+        too_new=too_new,
+        unproven=0 if proven else rest,
+    )
+
+
+def young_mask(grants: Granted, since: int) -> int:
+    """The actions that were granted later than `since`."""
+    mask = 0
+    for born, actions in grants.births:
+        if born > since:
+            mask |= actions
+    return mask
+
+
+def recompute(
+    cells: Mapping[int, Cell], grants: Granted | None, covered_since: int | None, as_of: int, windows: Iterable[Window]
+) -> PrincipalGap:
+    """A principal's gap from nothing."""
+    seconds = [window.seconds for window in windows]
+    used = [mask_of_ids(action for action, cell in cells.items() if cell.last > as_of - span) for span in seconds]
+    return PrincipalGap(used, next_turn(cells, grants, covered_since, as_of, seconds))
+
+
+def next_turn(
+    cells: Mapping[int, Cell],
+    grants: Granted | None,
+    covered_since: int | None,
+    as_of: int,
+    window_seconds: Iterable[int],
+) -> int:
+    """The earliest time after `as_of` at which a use lapses, a grant comes of age, or coverage fills a window."""
+    starts = {cell.last for cell in cells.values()}
+    if grants is not None:
+        starts.add(grants.created)
+        starts.update(born for born, _ in grants.births)
+    if covered_since is not None:
+        starts.add(covered_since)
+    turn = FOREVER
+    for span in window_seconds:
+        turn = min(turn, min((start for start in starts if start > as_of - span), default=FOREVER) + span)
+    return turn
+
+
+def apply_use(gap: PrincipalGap, action: int, last: int, as_of: int, windows: Iterable[Window]) -> bool:
+    """Take a use in, whatever its age; True where a verdict may have changed."""
+    changed = False
+    bit = 1 << action
+    for at, window in enumerate(windows):
+        if last > as_of - window.seconds:
+            gap.turns_at = min(gap.turns_at, last + window.seconds)
+            if not gap.used[at] & bit:
+                gap.used[at] |= bit
+                changed = True
+    return changed
+
+
+def advance(
+    gap: PrincipalGap,
+    cells: Mapping[int, Cell],
+    grants: Granted | None,
+    covered_since: int | None,
+    as_of: int,
+    windows: Iterable[Window],
+) -> bool:
+    """Let time pass; True where a verdict may have changed. Costs nothing until the time when one turns."""
+    if as_of < gap.turns_at:
+        return False
+    anew = recompute(cells, grants, covered_since, as_of, windows)
+    gap.used, gap.turns_at = anew.used, anew.turns_at
+    return True
+
+
+def weigh(catalogue: Catalogue, mask: int, escalation: int) -> int:
+    """The weight of a set of actions: 1 each, and more for each of its risk classes."""
+    weight = mask.bit_count() + RISK_WEIGHTS[RISKS[0]] * (mask & escalation).bit_count()
+    for risk in RISKS[1:]:
+        weight += RISK_WEIGHTS[risk] * (mask & catalogue.risk_masks[risk]).bit_count()
+    return weight
+
+
+def gap_index(catalogue: Catalogue, verdicts: Verdicts, granted: int, escalation: int) -> float:
+    """0 exactly when nothing is unused, up to 100 when all that can be observed is: the unused share of the weight."""
+    if not verdicts.unused:
+        return 0.0
+    whole = weigh(catalogue, granted & ~verdicts.unobservable, escalation)
+    return max(0.1, round(100 * weigh(catalogue, verdicts.unused, escalation) / whole, 1))
+
+
+def count_risks(catalogue: Catalogue, mask: int, escalation: int) -> dict[str, int]:
+    """How many actions of a set each risk class has; classes without one are left out."""
+    counts = {RISKS[0]: (mask & escalation).bit_count()}
+    for risk in RISKS[1:]:
+        counts[risk] = (mask & catalogue.risk_masks[risk]).bit_count()
+    return {risk: count for risk, count in counts.items() if count}

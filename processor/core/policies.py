@@ -1,0 +1,341 @@
+"""Policy documents -> grants.
+
+A document is read into clauses, what it says; a clause becomes a statement where it meets the catalogue; the statements
+of all that bears on a principal become its grants. No action is pruned for its resource: resources stay with the grant.
+
+    own and group policies    Allow grants; Deny removes, or marks as conditional
+    guards                    permission boundary, SCPs and RCPs of each level: what their Allows lack is taken away, and
+                              their Denies remove or mark
+
+The rules of the language are those of the IAM User Guide (JSON policy elements; policy evaluation logic).
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from processor.core.catalogue import Catalogue, mask_of_ids
+
+DOCUMENT_BYTES_MAX = 256 * 1024
+"""IAM's own limit is 10,240 characters without white space (IAM User Guide, quotas); the rest is room for indentation."""
+
+PATTERNS_MAX = 4_096
+DOCUMENTS_MAX = 4_096
+"""How many patterns' and documents' results a parser remembers: at most 3 KB each, so 12 MB of masks."""
+
+NOT_RESOURCE = "NotResource:"
+"""Put before each resource of a NotResource, so that it is not read as one that the statement is about."""
+
+_AFTER_EVERY_NAME = "\U0010ffff"
+_LITERAL = re.compile(r"[^*?]*")
+
+
+class PolicyError(ValueError):
+    """A policy document that cannot be read; the text says where and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """What one statement says, before it meets a catalogue. `negated` means that `patterns` are a NotAction's."""
+
+    id: str
+    effect: str
+    patterns: tuple[str, ...]
+    negated: bool
+    conditional: bool
+    everywhere: bool
+    resources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a policy: `mask` holds its actions, `effect` is Allow or Deny, `id` its Sid or place from 1.
+
+    `conditional` means that it does not hold for every request (or, in an RCP, not for every principal), `everywhere`
+    that its resources hold `*`.
+    """
+
+    id: str
+    effect: str
+    mask: int
+    conditional: bool
+    everywhere: bool
+    resources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Granting:
+    """One statement that allows something to a principal, and how it came to it. `policy_arn` is None for an inline
+    policy, `via_group` where no group stands between. `mask` is all that the statement allows."""
+
+    policy: str
+    policy_arn: str | None
+    via_group: str | None
+    statement: str
+    mask: int
+    conditional: bool
+    resources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What a principal may do, as masks; `conditional` is a part of `granted`.
+
+    `births` are (seconds since 1970, mask): since when these actions are granted, where that is known. `flags` say what
+    could not be taken into account.
+    """
+
+    granted: int
+    conditional: int
+    births: tuple[tuple[int, int], ...]
+    provenance: tuple[Granting, ...]
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Guard:
+    """What statements come to: the actions that they allow, those that they allow plainly, and those that their Denies
+    remove for good or mark as conditional. Of a boundary, or of all SCPs (or RCPs) of one level, it is what limits a
+    principal without granting anything."""
+
+    allowed: int
+    allowed_plainly: int
+    removed: int
+    marked: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Policy:
+    """A policy as a principal has it. `born` is the time of its version in force, 0 where unknown."""
+
+    effects: Guard
+    born: int
+    grantings: tuple[Granting, ...]
+
+
+def expand(pattern: str, catalogue: Catalogue) -> int:
+    """The mask of the actions that a pattern matches, whole and in any case; `*` and `?` may stand anywhere."""
+    wanted = pattern.lower()
+    found = _LITERAL.match(wanted)
+    literal = found.group() if found else ""
+    tail = wanted[len(literal) :]
+    if not tail:
+        one = catalogue.lower.get(wanted)
+        return 0 if one is None else 1 << one
+    names = catalogue.names
+    first = bisect_left(names, literal, key=str.lower)
+    end = bisect_left(names, literal + _AFTER_EVERY_NAME, first, key=str.lower)
+    if tail == "*":
+        return (1 << end) - (1 << first)
+    matches = compile_tail(tail).fullmatch
+    start = len(literal)
+    return mask_of_ids(action for action in range(first, end) if matches(names[action].lower(), start))
+
+
+def compile_tail(tail: str) -> re.Pattern[str]:
+    """The regular expression of a pattern from its first wildcard on.
+
+    The text between two `*` is sought once and never given back: with its leftmost place all that can match still
+    does, and no pattern takes more than linear time to fail.
+    """
+    head, *rest = (re.escape(part).replace(r"\?", ".") for part in tail.split("*"))
+    if rest:
+        *middle, last = rest
+        head += "".join(f"(?>.*?{part})" for part in middle if part) + ".*" + last
+    return re.compile(head, re.DOTALL)
+
+
+class PolicyParser:
+    """Reads documents against one catalogue, each text once: principals that share a document share its statements."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self._expand = lru_cache(PATTERNS_MAX)(lambda pattern: expand(pattern, catalogue))
+        self._mask_of = lru_cache(DOCUMENTS_MAX)(self._expand_all)
+        self._parse = lru_cache(DOCUMENTS_MAX)(self._parse_text)
+
+    def parse_document(self, document: object, *, of_resources: bool = False) -> tuple[Statement, ...]:
+        """The statements of a document: an object, its JSON as text or bytes, or that URL-encoded, as the raw IAM API
+        has it. `of_resources` reads an RCP. Raises PolicyError."""
+        return self._parse(_as_text(document), of_resources)
+
+    def parse_clauses(self, clauses: Iterable[Clause]) -> tuple[Statement, ...]:
+        return tuple(self._build_statement(clause) for clause in clauses)
+
+    def _parse_text(self, text: str | bytes, of_resources: bool) -> tuple[Statement, ...]:
+        return self.parse_clauses(read_clauses(text, of_resources=of_resources))
+
+    def _build_statement(self, clause: Clause) -> Statement:
+        mask = self._mask_of(clause.patterns)
+        if clause.negated:
+            mask = self.catalogue.all_mask & ~mask
+        return Statement(clause.id, clause.effect, mask, clause.conditional, clause.everywhere, clause.resources)
+
+    def _expand_all(self, patterns: tuple[str, ...]) -> int:
+        mask = 0
+        for pattern in patterns:
+            mask |= self._expand(pattern.lower())
+        return mask
+
+
+def _as_text(document: object) -> str | bytes:
+    if isinstance(document, dict):
+        try:
+            document = msgspec.json.encode(document)
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise PolicyError(f"the policy document is no JSON: {error}") from error
+    if not isinstance(document, str | bytes):
+        raise PolicyError(f"the policy document is {say_kind(document)}, not an object or its text")
+    if len(document) > DOCUMENT_BYTES_MAX:
+        raise PolicyError(f"the policy document is longer than {DOCUMENT_BYTES_MAX} bytes, which IAM does not store")
+    return document
+
+
+def read_clauses(document: object, *, of_resources: bool = False) -> tuple[Clause, ...]:
+    """What a document says, statement by statement. Raises PolicyError: IAM stores no document that it cannot read, so
+    that one bad statement makes the whole of it suspect."""
+    whole = _decode_document(document if isinstance(document, dict) else _as_text(document))
+    if "Statement" not in whole:
+        raise PolicyError("the policy document has no Statement")
+    listed = whole["Statement"]
+    statements = listed if isinstance(listed, list) else [listed]
+    return tuple(_read_clause(found, str(at), of_resources) for at, found in enumerate(statements, 1))
+
+
+def _decode_document(document: dict[str, Any] | str | bytes) -> dict[str, Any]:
+    if isinstance(document, dict):
+        return document
+    try:
+        text = (document.decode() if isinstance(document, bytes) else document).strip()
+        if text.startswith("%"):
+            text = unquote(text)
+        found = msgspec.json.decode(text) if text else None
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise PolicyError(f"the policy document is no JSON: {error}") from error
+    if not found:
+        raise PolicyError("the policy document is empty")
+    if not isinstance(found, dict):
+        raise PolicyError(f"the policy document is {say_kind(found)}, not an object")
+    return found
+
+
+def _read_clause(found: object, place: str, of_resources: bool) -> Clause:
+    if not isinstance(found, dict):
+        raise PolicyError(f"statement {place} is {say_kind(found)}, not an object")
+    sid = found.get("Sid")
+    effect = found.get("Effect")
+    if effect not in ("Allow", "Deny"):
+        raise PolicyError(f"statement {place}: Effect is neither Allow nor Deny")
+    condition = found.get("Condition")
+    if not isinstance(condition, dict | None):
+        raise PolicyError(f"statement {place}: Condition is {say_kind(condition)}, not an object")
+    patterns, negated = _read_either(found, "Action", place)
+    if patterns is None:
+        raise PolicyError(f"statement {place} has neither Action nor NotAction")
+    resources, without = _read_either(found, "Resource", place)
+    return Clause(
+        id=sid if isinstance(sid, str) and sid else place,
+        effect=effect,
+        patterns=patterns,
+        negated=negated,
+        conditional=bool(condition) or (of_resources and not _is_for_everyone(found.get("Principal"))),
+        # IAM stores no statement without both; of a hand-written one the widest reading is the safe one.
+        everywhere=resources is None or ("*" in resources and not without),
+        resources=("*",) if resources is None else tuple(NOT_RESOURCE * without + each for each in resources),
+    )
+
+
+def _read_either(found: dict[str, Any], name: str, place: str) -> tuple[tuple[str, ...] | None, bool]:
+    """The texts of `name` or of its Not… form, and whether it is the latter; None where there is neither."""
+    negated = f"Not{name}" in found
+    if negated and name in found:
+        raise PolicyError(f"statement {place} has both {name} and Not{name}")
+    name = f"Not{name}" if negated else name
+    if name not in found:
+        return None, False
+    value = found[name]
+    texts = value if isinstance(value, list) else [value]
+    for text in texts:
+        if not isinstance(text, str):
+            raise PolicyError(f"statement {place}: {name} holds {say_kind(text)}, not text")
+    return tuple(texts), negated
+
+
+def _is_for_everyone(principal: object) -> bool:
+    """`"AWS": "*"` says the same as `"*"` (IAM User Guide, Principal)."""
+    return principal == "*" or (isinstance(principal, dict) and principal.get("AWS") in ("*", ["*"]))
+
+
+def say_kind(value: object) -> str:
+    """What a JSON value is, in words for an error."""
+    if value is None:
+        return "null"
+    kinds = {dict: "an object", list: "a list", str: "text", bytes: "bytes", bool: "true or false"}
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
+
+
+def build_policy(
+    name: str, statements: Sequence[Statement], arn: str | None = None, via_group: str | None = None, born: int = 0
+) -> Policy:
+    """A policy as a principal has it; without `arn` it is inline. Its Allows are plain where they have no Condition."""
+    grantings = tuple(
+        Granting(name, arn, via_group, each.id, each.mask, each.conditional, each.resources)
+        for each in statements
+        if each.effect == "Allow"
+    )
+    return Policy(_sum_up(statements, [not each.conditional for each in statements]), born, grantings)
+
+
+def build_guard(statements: Sequence[Statement]) -> Guard:
+    """What a boundary, or all policies of one level, leave. Allows are plain where they hold for every resource too."""
+    return _sum_up(statements, [each.everywhere and not each.conditional for each in statements])
+
+
+def _sum_up(statements: Sequence[Statement], plain: Sequence[bool]) -> Guard:
+    sums = {"allowed": 0, "allowed_plainly": 0, "removed": 0, "marked": 0}
+    for each, is_plain in zip(statements, plain, strict=True):
+        if each.effect == "Allow":
+            sums["allowed"] |= each.mask
+            sums["allowed_plainly"] |= each.mask if is_plain else 0
+        else:
+            sums["removed" if each.everywhere and not each.conditional else "marked"] |= each.mask
+    return Guard(**sums)
+
+
+def grants_for(policies: Sequence[Policy], guards: Iterable[Guard] = (), flags: Iterable[str] = ()) -> Grants:
+    """The grants of one who has these policies within these guards; the order of either makes no difference."""
+    allowed = plain = removed = marked = 0
+    for policy in policies:
+        allowed |= policy.effects.allowed
+        plain |= policy.effects.allowed_plainly
+        removed |= policy.effects.removed
+        marked |= policy.effects.marked
+    granted, doubtful = allowed & ~removed, ~plain | marked
+    for guard in guards:
+        granted &= guard.allowed & ~guard.removed
+        doubtful |= ~guard.allowed_plainly | guard.marked
+    return Grants(
+        granted=granted,
+        conditional=granted & doubtful,
+        births=_find_births(policies, granted),
+        provenance=tuple(each for policy in policies for each in policy.grantings if each.mask & granted),
+        flags=tuple(dict.fromkeys(flags)),
+    )
+
+
+def _find_births(policies: Iterable[Policy], granted: int) -> tuple[tuple[int, int], ...]:
+    """Each action is as old as the oldest policy that allows it; what a policy of unknown age allows has no birth."""
+    seen = 0
+    births: dict[int, int] = {}
+    for policy in sorted(policies, key=lambda each: each.born):
+        new = policy.effects.allowed & granted & ~seen
+        if new and policy.born:
+            births[policy.born] = births.get(policy.born, 0) | new
+        seen |= policy.effects.allowed
+    return tuple(births.items())

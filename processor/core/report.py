@@ -1,0 +1,156 @@
+"""The report: what a store holds as of a time, as the JSON that `replay` and `report` print.
+
+`gap_index` is the unused share of the weight of all grants that can be observed, in percent (gap.RISK_WEIGHTS).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from processor.core.catalogue import Catalogue, ids_in
+from processor.core.fleet import Fleet, Member
+from processor.core.gap import VERDICTS, Verdicts, gap_index
+from processor.core.intake import CLASSES, Tally
+from processor.core.records import format_time
+from processor.core.usage import PrincipalUsage
+
+Json = dict[str, Any]
+
+
+def build_report(fleet: Fleet, tally: Tally, names: Sequence[str], as_of: int, *, with_actions: bool) -> Json:
+    """The whole report. `names` are the actions' names by id."""
+    return {
+        "as_of": format_time(as_of),
+        "catalogue": {"version": fleet.catalogue.version, "actions": fleet.catalogue.size},
+        "records": {"read": tally.read} | {name: tally.classes[name] for name in CLASSES},
+        "rejected": dict(sorted(tally.rejected.items())),
+        "unmapped": dict(sorted(tally.unmapped.items())),
+        "principals": [
+            build_principal(fleet, member, names, as_of, with_actions=with_actions) for member in fleet.members()
+        ],
+    }
+
+
+def build_principal(fleet: Fleet, member: Member, names: Sequence[str], as_of: int, *, with_actions: bool) -> Json:
+    """One principal's part of the report."""
+    principal = member.principal
+    found: Json = {
+        "arn": principal.arn,
+        "unique_id": principal.unique_id,
+        "account_id": principal.account_id,
+        "kind": principal.kind,
+        "windows": None,
+        "services": {},
+        "usage": _build_usage(member.usage, names),
+    }
+    if member.granted is None or member.inventory is None:
+        if with_actions:
+            found["grants"] = {}
+        return found
+    verdicts = fleet.verdicts_of(member, fleet.gap_of(member, as_of), as_of)
+    found["windows"] = build_windows(fleet, member, verdicts, as_of)
+    found["services"] = _build_services(fleet, member, verdicts)
+    if with_actions:
+        found["grants"] = _build_grants(fleet, member, verdicts)
+    if member.inventory.grants.flags:
+        found["flags"] = list(member.inventory.grants.flags)
+    return found
+
+
+def _build_usage(usage: PrincipalUsage | None, names: Sequence[str]) -> Json:
+    if usage is None:
+        return {}
+    return {
+        names[action]: {
+            "count": cell.count,
+            "denied": cell.denied,
+            "first_used": _time_or_none(cell.last and cell.first),
+            "last_used": _time_or_none(cell.last),
+        }
+        for action, cell in sorted(usage.cells.items())
+    }
+
+
+def _time_or_none(time: int) -> str | None:
+    return format_time(time) if time else None
+
+
+def build_windows(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts], as_of: int) -> dict[str, Json]:
+    """The counts of each window."""
+    assert member.granted is not None  # noqa: S101 - callers check
+    granted = member.granted.granted
+    escalation = fleet.catalogue.escalation_mask(granted)
+    windows: dict[str, Json] = {}
+    for window, judged in zip(fleet.windows, verdicts, strict=True):
+        counts: Json = {"granted": granted.bit_count()}
+        counts |= {verdict: getattr(judged, verdict).bit_count() for verdict in _COUNTED}
+        counts["used_not_granted"] = count_not_granted(member, as_of - window.seconds)
+        counts["gap_index"] = gap_index(fleet.catalogue, judged, granted, escalation)
+        windows[window.label] = counts
+    return windows
+
+
+_COUNTED = ("used", "unused", "unobservable", "too_new", "unproven")
+
+
+def count_not_granted(member: Member, since: int) -> int:
+    """Actions that succeeded after `since` though no policy read here grants them."""
+    if member.usage is None or member.granted is None:
+        return 0
+    granted = member.granted.granted
+    return sum(
+        1 for action, cell in member.usage.cells.items() if cell.last_success > since and not granted >> action & 1
+    )
+
+
+def _build_services(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts]) -> Json:
+    assert member.granted is not None  # noqa: S101 - callers check
+    last_used: dict[str, int] = {}
+    for action, cell in () if member.usage is None else member.usage.cells.items():
+        if member.granted.granted >> action & 1:
+            service = fleet.catalogue.names[action].partition(":")[0]
+            last_used[service] = max(last_used.get(service, 0), cell.last)
+    windows = [window.label for window in fleet.windows]
+    return {
+        service: {
+            "granted": mask.bit_count(),
+            "used": {label: (judged.used & mask).bit_count() for label, judged in zip(windows, verdicts, strict=True)},
+            "last_used": _time_or_none(last_used.get(service, 0)),
+            "verdict": {label: service_verdict(judged, mask) for label, judged in zip(windows, verdicts, strict=True)},
+        }
+        for service, mask in granted_services(fleet.catalogue, member.granted.granted)
+    }
+
+
+_FEW_GRANTS = 2_000
+
+
+def granted_services(catalogue: Catalogue, granted: int) -> Iterator[tuple[str, int]]:
+    """The services that a set of actions has actions of, with the part of the set that is theirs."""
+    if granted.bit_count() > _FEW_GRANTS:
+        services = catalogue.service_masks.keys()
+    else:
+        services = dict.fromkeys(catalogue.names[action].partition(":")[0] for action in ids_in(granted)).keys()
+    for service in services:
+        if mask := granted & catalogue.service_masks[service]:
+            yield service, mask
+
+
+def service_verdict(judged: Verdicts, mask: int) -> str:
+    """The first of used, unused, unproven, too_new, unobservable that any grant of the service has."""
+    return next(verdict for verdict in VERDICTS if getattr(judged, verdict) & mask)
+
+
+def _build_grants(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts]) -> Json:
+    assert member.granted is not None  # noqa: S101 - callers check
+    granted, conditional = member.granted.granted, member.granted.conditional
+    escalation = fleet.catalogue.escalation_mask(granted)
+    sets = [{action: verdict for verdict in VERDICTS for action in ids_in(getattr(each, verdict))} for each in verdicts]
+    labels = [window.label for window in fleet.windows]
+    return {
+        fleet.catalogue.names[action]: {
+            "conditional": bool(conditional >> action & 1),
+            "risk": fleet.catalogue.risks_of(action, escalation),
+            "verdict": {label: by_action[action] for label, by_action in zip(labels, sets, strict=True)},
+        }
+        for action in ids_in(granted)
+    }

@@ -1,0 +1,287 @@
+"""A stream of bytes -> decoded slices, in bounded memory, whatever JSON form the stream has.
+
+The stream is a sequence of JSON values: log files (`{"Records":[…]}`), `LookupEvents` output (`{"Events":[…]}`), arrays,
+documents that go over many lines, or one value a line. Log files and lines are cut into slices of about 96 KB, the size
+at which decoding is fastest (the slice and its records stay in the processor's cache).
+
+A cut in a log file is made where `},{"eventVersion":` stands: quotes inside JSON strings are escaped, so that this can
+only be structure. A cut that falls into a nested value leaves the slice unbalanced; then the elements are found one by
+one, by scanning.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from processor.core.envelopes import add_decoded, decode_elements, decode_log_batch, decode_payload, decode_payloads
+from processor.core.records import Decoded, Rejected, decode_lines, decode_records
+
+SLICE_BYTES = 96 * 1024
+ELEMENT_BYTES_MAX = 32 * 1024 * 1024
+"""A single value that is longer is rejected: CloudTrail's records are at most 256 KB, a whole log file some 50 MB."""
+
+DEPTH_MAX = 512
+"""CloudTrail's records nest to 11; what nests deeper than this is no JSON that anything here would decode."""
+
+SLICING = 1
+"""Goes up when slices are cut differently, so that no position from another way of cutting is trusted."""
+
+_BOUNDARY = b'},{"eventVersion":'
+_ARRAY_OF = re.compile(rb'\{\s*"(?:Records|Events)"\s*:\s*\[')
+_SPACE = re.compile(rb"(?:\s|\xef\xbb\xbf)*")
+_TOKEN = re.compile(rb'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*("?)|[{}\[\]]')
+_SCALAR_END = re.compile(rb"[\s,\]}\[{\"]")
+
+
+class Buffer:
+    """The part of a stream that is in memory: `bytes` from `at` on are not yet used."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self.bytes = b""
+        self.at = 0
+        self._chunks = iter(chunks)
+        self.ended = False
+
+    def extend(self) -> bool:
+        """Take one more chunk; False at the end of the stream."""
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            self.ended = True
+            return False
+        self.bytes = self.bytes[self.at :] + chunk if self.at < len(self.bytes) else chunk
+        self.at = 0
+        return True
+
+    def hold(self, size: int) -> None:
+        """Have at least `size` unused bytes where the stream has them."""
+        while not self.ended and len(self.bytes) - self.at < size:
+            self.extend()
+
+    def skip_space(self) -> bool:
+        """Go to the next byte that is no white space; False at the end of the stream."""
+        while True:
+            self.at = _SPACE.match(self.bytes, self.at).end()  # type: ignore[union-attr]  # matches the empty string
+            if self.at < len(self.bytes):
+                return True
+            if not self.extend():
+                return False
+
+
+def decode_stream(chunks: Iterable[bytes]) -> Iterator[Decoded]:
+    """Every record of a stream, in order, slice by slice. Never raises for what the bytes are."""
+    buffer = Buffer(chunks)
+    buffer.hold(SLICE_BYTES)
+    while buffer.skip_space():
+        buffer.hold(SLICE_BYTES)
+        start = _ARRAY_OF.match(buffer.bytes, buffer.at)
+        if start is not None:
+            buffer.at = start.end()
+            yield from _decode_array(buffer)
+            _leave_object(buffer)
+        elif buffer.bytes[buffer.at] == 0x5B:
+            buffer.at += 1
+            yield from _decode_array(buffer)
+        elif _holds_line(buffer):
+            yield from _decode_lines(buffer)
+        else:
+            yield _decode_document(buffer)
+
+
+def _decode_array(buffer: Buffer) -> Iterator[Decoded]:
+    """The elements from here to the end of the array that `buffer.at` is in."""
+    while True:
+        buffer.hold(2 * SLICE_BYTES)
+        cut = buffer.bytes.find(_BOUNDARY, buffer.at + SLICE_BYTES)
+        if cut < 0:
+            break
+        try:
+            found = decode_records(b"[" + buffer.bytes[buffer.at : cut + 1] + b"]")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            break
+        yield found
+        buffer.at = cut + 2
+    if buffer.ended and (last := _decode_rest(buffer)) is not None:
+        yield last
+        return
+    yield from _scan_array(buffer)
+
+
+def _decode_rest(buffer: Buffer) -> Decoded | None:
+    """The last slice of the last array of a stream, or None where it must be scanned."""
+    end = buffer.bytes.rfind(b"]")
+    if end < buffer.at or end - buffer.at > ELEMENT_BYTES_MAX:
+        return None
+    tail = buffer.bytes[end + 1 :].strip()
+    if tail not in (b"}", b""):
+        return None  # More values follow, or keys behind the array.
+    try:
+        found = decode_records(b"[" + buffer.bytes[buffer.at : end] + b"]")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if found.rejected or found.not_iam:
+        return None  # An element may be an envelope: scanning looks into each.
+    buffer.at = end + 1
+    return found
+
+
+def _scan_array(buffer: Buffer) -> Iterator[Decoded]:
+    """The rest of an array, its elements found one by one. What is cut off at the end is one reject."""
+    raws: list[bytes] = []
+    size = 0
+    closed = False
+    while buffer.skip_space():
+        byte = buffer.bytes[buffer.at]
+        if byte == 0x2C:
+            buffer.at += 1
+            continue
+        if byte == 0x5D:
+            buffer.at += 1
+            closed = True
+            break
+        raw = _take_value(buffer)
+        if raw is None:
+            break
+        raws.append(raw)
+        size += len(raw)
+        if size >= SLICE_BYTES:
+            yield decode_elements(raws)
+            raws, size = [], 0
+    if raws:
+        yield decode_elements(raws)
+    if not closed:
+        yield _reject_rest(buffer)
+
+
+def _take_value(buffer: Buffer) -> bytes | None:
+    """The JSON value that starts at `buffer.at`, used up; None where it is broken, cut off or too long."""
+    size = SLICE_BYTES
+    while True:
+        buffer.hold(size)
+        end = scan_value(buffer.bytes, buffer.at)
+        if end > 0:
+            raw = buffer.bytes[buffer.at : end]
+            buffer.at = end
+            return raw
+        if end < 0 or buffer.ended or size > ELEMENT_BYTES_MAX:
+            return None
+        size *= 2
+
+
+def scan_value(text: bytes, at: int) -> int:
+    """The end of the JSON value at `at`: 0 where the text ends first, -1 where it is broken."""
+    if text[at] not in b'{["':
+        end = _SCALAR_END.search(text, at)
+        return 0 if end is None else (end.start() if end.start() > at else -1)
+    depth = 0
+    for token in _TOKEN.finditer(text, at):
+        byte = text[token.start()]
+        if byte == 0x22:
+            if not token.group(1):
+                return 0 if token.end() >= len(text) - 1 else -1
+        elif byte in b"{[":
+            depth += 1
+            if depth > DEPTH_MAX:
+                return -1
+        else:
+            depth -= 1
+        if depth <= 0:
+            return token.end()
+    return 0
+
+
+def _leave_object(buffer: Buffer) -> None:
+    """Go behind the `}` of the object whose array was read; other keys (NextToken) are passed over."""
+    while buffer.skip_space():
+        byte = buffer.bytes[buffer.at]
+        if byte == 0x7D:
+            buffer.at += 1
+            return
+        if byte in b",:":
+            buffer.at += 1
+        elif _take_value(buffer) is None:
+            return
+
+
+def _holds_line(buffer: Buffer) -> bool:
+    """Whether the line at `buffer.at` holds a whole value or a broken one; else a value goes over many lines."""
+    end = _find_newline(buffer)
+    if end is None:
+        return True
+    line = buffer.bytes[buffer.at : end]
+    if scan_value(line + b" ", 0) != 0 or end == len(buffer.bytes):
+        return True
+    return _is_cut_off(line, buffer.bytes[end + 1 : end + 2])
+
+
+def _is_cut_off(line: bytes, follower: bytes) -> bool:
+    """Whether a line that ends inside an object was cut, not broken up for reading: no object opens behind its comma."""
+    return follower == b"{" and line.rstrip()[-1:] not in (b"[", b":") and not line.lstrip().startswith(b"[")
+
+
+def _decode_lines(buffer: Buffer) -> Iterator[Decoded]:
+    """One value a line, from here to the end of the stream or to a line that opens an array of records."""
+    while buffer.skip_space() and not _ARRAY_OF.match(buffer.bytes, buffer.at):
+        buffer.hold(SLICE_BYTES)
+        end = buffer.bytes.rfind(b"\n", buffer.at, buffer.at + SLICE_BYTES)
+        if end < 0 and (found := _find_newline(buffer)) is None:
+            yield _reject_line(buffer)
+            continue
+        lines = buffer.bytes[buffer.at : end if end >= 0 else found]
+        if _ARRAY_OF.search(lines) is not None:
+            lines = lines.partition(b"\n")[0]
+        buffer.at += len(lines)
+        yield _decode_some_lines(lines)
+
+
+def _find_newline(buffer: Buffer) -> int | None:
+    """The end of the line at `buffer.at`, or None where it is longer than any value may be."""
+    searched = buffer.at
+    while (end := buffer.bytes.find(b"\n", searched)) < 0:
+        if len(buffer.bytes) - buffer.at > ELEMENT_BYTES_MAX:
+            return None
+        seen = len(buffer.bytes) - buffer.at
+        if not buffer.extend():
+            return len(buffer.bytes)
+        searched = buffer.at + seen
+    return end
+
+
+def _decode_some_lines(lines: bytes) -> Decoded:
+    records = decode_lines(lines)
+    if records is not None:
+        return Decoded(records, [], [])
+    payloads = [line for line in lines.splitlines() if line and not line.isspace()]
+    found = Decoded([], [], [])
+    if payloads and b'"logEvents"' in payloads[0]:
+        for payload in payloads:
+            add_decoded(found, decode_log_batch(payload))
+        return found
+    return decode_payloads(payloads)
+
+
+def _decode_document(buffer: Buffer) -> Decoded:
+    """One value that goes over many lines; where it is broken, its first line is rejected and the next one looked at."""
+    raw = _take_value(buffer)
+    return _reject_line(buffer) if raw is None else decode_payload(raw)
+
+
+def _reject_line(buffer: Buffer) -> Decoded:
+    """Reject the line at `buffer.at` and go behind it, however long it is."""
+    sample = buffer.bytes[buffer.at : buffer.at + 4096]
+    while (end := buffer.bytes.find(b"\n", buffer.at)) < 0:
+        buffer.at = len(buffer.bytes)
+        if not buffer.extend():
+            end = len(buffer.bytes) - 1
+            break
+    buffer.at = end + 1
+    return Decoded([], [], [Rejected("undecodable", sample.partition(b"\n")[0])])
+
+
+def _reject_rest(buffer: Buffer) -> Decoded:
+    """Reject all that is left of a stream whose array is broken."""
+    sample = buffer.bytes[buffer.at : buffer.at + 4096]
+    while buffer.extend():
+        buffer.at = len(buffer.bytes)
+    buffer.at = len(buffer.bytes)
+    return Decoded([], [], [Rejected("undecodable", sample)])

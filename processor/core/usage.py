@@ -1,0 +1,125 @@
+"""Counts and times of one principal's uses: what a shard keeps and a store holds.
+
+A cell is one (principal, action) pair. Its count of the newest day that it was used on stands in the cell; the counts
+of earlier days are day buckets (UTC), and one that is over is never changed but by a late use.
+"""
+
+from dataclasses import dataclass
+
+from processor.core.principals import Principal
+from processor.core.records import DAY_SECONDS
+
+NEVER = 0
+"""Before every use."""
+
+NOT_YET = 2**32 - 1
+"""After every use: what `first` is before the first one, so that the hot loop need not ask."""
+
+FACETS_MAX = 16
+"""Operators, regions, resources and services that are kept of a cell, each; what is more only sets a mark."""
+
+FACET_CHARS_MAX = 512
+
+
+class Cell:
+    """One pair's usage. Times in seconds since 1970; `..._success` are of uses that the service carried out.
+
+    While all calls were denied `last` is NEVER and `first` NOT_YET. `day` is last's day and `day_count` its uses.
+    `loaded`: the cell came from a store, which holds facets of it that memory does not.
+    """
+
+    __slots__ = (
+        "count",
+        "day",
+        "day_count",
+        "denied",
+        "dirty",
+        "facets_dirty",
+        "first",
+        "first_success",
+        "last",
+        "last_success",
+        "loaded",
+        "operators",
+        "overflow",
+        "regions",
+        "resources",
+        "vias",
+    )
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.denied = 0
+        self.first = NOT_YET
+        self.last = NEVER
+        self.first_success = NOT_YET
+        self.last_success = NEVER
+        self.day = 0
+        self.day_count = 0
+        self.operators: tuple[str, ...] = ()
+        self.regions: tuple[str, ...] = ()
+        self.resources: tuple[str, ...] = ()
+        self.vias: tuple[str, ...] = ()
+        self.overflow = 0
+        self.dirty = False
+        self.facets_dirty = False
+        self.loaded = False
+
+    def note_facet(self, facet: int, value: str) -> None:
+        """Keep one more value of a facet (an index of FACETS), or mark that there were more."""
+        name = FACETS[facet]
+        kept: tuple[str, ...] = getattr(self, name)
+        if len(kept) >= FACETS_MAX:
+            self.overflow |= 1 << facet
+        else:
+            value = value[:FACET_CHARS_MAX]
+            if value in kept:
+                return
+            setattr(self, name, (*kept, value))
+        self.facets_dirty = True
+
+
+FACETS = ("operators", "regions", "resources", "vias")
+OPERATOR, REGION, RESOURCE, VIA = range(4)
+
+
+@dataclass(slots=True, eq=False)
+class PrincipalUsage:
+    """All cells of one principal, by action id.
+
+    `days` holds counts of days that are over, by (day, action), as many as memory allows; those in `days_dirty` are not
+    yet stored. `late` is what must be added to counts that are in the store only, before the next flush.
+    """
+
+    principal: Principal
+    key: bytes
+    shard: int
+    salt: int
+    cells: dict[int, Cell]
+    days: dict[tuple[int, int], int]
+    days_dirty: set[tuple[int, int]]
+    late: dict[tuple[int, int], int]
+    dirty: list[int]
+    stored: bool = False
+
+    def roll_day(self, action: int, cell: Cell, day: int) -> None:
+        """Count a use on another day than the cell's newest."""
+        if day > cell.day:
+            if cell.day_count:
+                self.days[cell.day, action] = cell.day_count
+                self.days_dirty.add((cell.day, action))
+            cell.day = day
+            cell.day_count = 1
+            return
+        place = day, action
+        count = self.days.get(place)
+        if count is None:
+            self.late[place] = self.late.get(place, 0) + 1
+        else:
+            self.days[place] = count + 1
+            self.days_dirty.add(place)
+
+
+def day_of(time: int) -> int:
+    """Days since 1970, UTC."""
+    return time // DAY_SECONDS

@@ -1,0 +1,133 @@
+"""Opening a store and building the parts around it: what replay, run, report and explain have in common."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from processor.core.actions import ActionMap
+from processor.core.catalogue import Catalogue
+from processor.core.fleet import Coverage, Fleet, known_by_id
+from processor.core.horizon import Horizon
+from processor.core.inventory import InventoryPrincipal
+from processor.core.ledger import Ledger
+from processor.core.records import TIME_MAX, Rejected
+from processor.pipeline import Pipeline
+from processor.settings import Settings
+from processor.shell.embedded import EmbeddedRedis, start_redis
+from processor.shell.grants import load_grants
+from processor.shell.redis import Store
+from processor.shell.state import State
+from processor.shell.tables import load_action_rules, load_catalogue
+
+REJECT_LINES_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the store is: a Redis by URL, one embedded in a folder, or (neither) one that is gone at the end."""
+
+    url: str | None = None
+    folder: Path | None = None
+
+
+@dataclass(slots=True)
+class RejectLog:
+    """A run's rejects in words, by source and reason, for a person; all are counted elsewhere."""
+
+    found: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    others: int = 0
+
+    def note(self, source: str, index: int, rejects: list[Rejected]) -> None:
+        """Rejects among the records of a source up to the `index`th."""
+        for reject in rejects:
+            place = source, reject.reason
+            count, first = self.found.get(place, (0, index))
+            if not count and len(self.found) >= REJECT_LINES_MAX:
+                self.others += 1
+            else:
+                self.found[place] = (count + 1, first)
+
+    def lines(self) -> Iterator[str]:
+        for (source, reason), (count, first) in self.found.items():
+            yield f"{source}: {count} rejected: {reason} (the first at or before record {first})"
+        if self.others:
+            yield f"{self.others} more rejected in other files or for other reasons"
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open store with the parts that write it. `inventory` is by principal key."""
+
+    catalogue: Catalogue
+    store: Store
+    state: State
+    pipeline: Pipeline
+    inventory: dict[int, InventoryPrincipal]
+    rejects: RejectLog
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.pipeline.ledger
+
+    def newest_use(self) -> int:
+        """The newest use that the store holds, 0 where it has none."""
+        cells = (cell.last for usage in self.ledger.principals.values() for cell in usage.cells.values())
+        return max(cells, default=0)
+
+    def build_fleet(self, settings: Settings, covered_since: int | None) -> Fleet:
+        return Fleet(
+            self.catalogue,
+            settings.gap_windows,
+            self.ledger.principals,
+            self.inventory,
+            Coverage(self.pipeline.tally.accounts, covered_since),
+            settings.logging_by_account,
+            settings.scope,
+        )
+
+
+@asynccontextmanager
+async def open_store(place: Place, wait: Callable[[str], None]) -> AsyncIterator[Store]:
+    """The store of a place, its embedded Redis started and stopped. Raises StoreError where it cannot be had."""
+    async with AsyncExitStack() as stack:
+        url = place.url
+        alive: Callable[[], str | None] = lambda: None  # noqa: E731 - a named function would say no more
+        if url is None:
+            redis = start_redis(place.folder)
+            stack.callback(redis.stop)
+            url = redis.url
+            alive = lambda: why_ended(redis)  # noqa: E731
+        store = await Store.connect(url, wait=wait, alive=alive)
+        stack.push_async_callback(store.close)
+        yield store
+
+
+def why_ended(redis: EmbeddedRedis) -> str | None:
+    """Why an embedded Redis is gone, None while it lives."""
+    code = redis.poll()
+    if code is None:
+        return None
+    return f"the embedded Redis ended with {code}; start again, what was stored is kept. Its log: {redis.log or 'none'}"
+
+
+def build_actions(catalogue: Catalogue) -> ActionMap:
+    return ActionMap(catalogue, load_action_rules())
+
+
+async def load_opened(
+    store: Store,
+    settings: Settings,
+    horizon: Horizon,
+    *,
+    until: int = TIME_MAX,
+    fresh: Mapping[int, InventoryPrincipal] | None = None,
+) -> Opened:
+    """Build the pipeline on what the store holds; `fresh` grants are known besides (and before) the stored ones."""
+    catalogue = load_catalogue()
+    inventory = await load_grants(store, catalogue)
+    known = known_by_id([*inventory.values(), *(fresh or {}).values()])
+    pipeline = Pipeline(build_actions(catalogue), settings.scope, known, horizon, until=until)
+    state = State(store, pipeline.ledger, catalogue, max(settings.windows) + 1)
+    await state.load()
+    return Opened(catalogue, store, state, pipeline, inventory, RejectLog())

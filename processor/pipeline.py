@@ -1,0 +1,40 @@
+"""A batch through every hop; reads like the diagram in the design.
+
+payload bytes -> records -> principals -> actions -> uses -> usage -> store -> gap
+"""
+
+from collections.abc import Sequence
+
+from processor.core.actions import ActionMap
+from processor.core.envelopes import decode_log_batch, decode_payloads
+from processor.core.horizon import Horizon
+from processor.core.intake import Intake, Scope, Tally
+from processor.core.ledger import Ledger
+from processor.core.principals import Known
+from processor.core.records import TIME_MAX, Decoded
+
+
+class Pipeline:
+    """An intake and a ledger in one process, calling each other directly.
+
+    `until` as in Intake: records that are newer count in the classes only.
+    """
+
+    def __init__(
+        self, actions: ActionMap, scope: Scope, known: Known, horizon: Horizon, *, until: int = TIME_MAX
+    ) -> None:
+        self.tally = Tally()
+        self.intake = Intake(actions, scope, known, self.tally, until)
+        self.ledger = Ledger(horizon, self.tally, until)
+
+    def feed(self, decoded: Decoded) -> None:
+        """Take in what a source decoded."""
+        self.ledger.apply_uses(self.intake.resolve(decoded))
+
+    def feed_payloads(self, payloads: Sequence[bytes]) -> None:
+        """Take in payloads of any form, unzipped: EventBridge events, records, notifications."""
+        self.feed(decode_payloads(payloads))
+
+    def feed_log_batch(self, batch: bytes) -> None:
+        """Take in a CloudWatch Logs batch, unzipped."""
+        self.feed(decode_log_batch(batch))

@@ -1,0 +1,126 @@
+"""`gapwatch replay`: read everything, keep it in the store, and say what the gap is as of a time.
+
+A source's position is stored with the state that it produced: how many records of it are applied, in the order in which
+they stand in it. What is given again is skipped up to there, so that a run that was killed goes on where it was.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from struct import Struct as Packer
+
+from processor.core.records import TIME_MAX, Rejected
+from processor.core.stream import SLICING, decode_stream
+from processor.opening import Opened
+from processor.shell.files import Source, SourceReader
+
+FLUSH_SECONDS = 1.0
+FLUSH_USES = 250_000
+
+HORIZON_SLOTS = 1 << 21
+"""16 MB from the start, so that a million uses need no growing."""
+
+_POSITION = Packer("<BBIQ")
+_WHOLE, _CUT = 1, 2
+
+
+class AsOfError(ValueError):
+    """An --as-of that the store cannot be reported at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a source is applied: `index` records; `whole` when that is all; `until` where newer records than that were
+    counted, but not applied (`cut`)."""
+
+    index: int
+    whole: bool
+    cut: bool
+    until: int
+
+    def pack(self) -> bytes:
+        return _POSITION.pack(SLICING, self.whole * _WHOLE + self.cut * _CUT, self.until, self.index)
+
+
+def unpack_position(packed: bytes | None) -> Position:
+    if packed is None or len(packed) != _POSITION.size or packed[0] != SLICING:
+        return Position(0, whole=False, cut=False, until=TIME_MAX)
+    _, flags, until, index = _POSITION.unpack(packed)
+    return Position(index, bool(flags & _WHOLE), bool(flags & _CUT), until)
+
+
+class Replay:
+    """One batch run over sources into a claimed store. `warn` gets lines for a person; `step` gets (source, its bytes)."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        warn: Callable[[str], None],
+        step: Callable[[Source, int], None] = lambda source, size: None,
+    ) -> None:
+        self._opened = opened
+        self._pipeline = opened.pipeline
+        self._state = opened.state
+        self._warn = warn
+        self._step = step
+        self._flushed_at = time.monotonic()
+        self._uses_at_flush = 0
+
+    async def read(self, sources: Iterable[Source]) -> None:
+        """Apply all sources, each from where the store has it."""
+        for source in sources:
+            await self._read_source(source)
+        await self._state.flush()
+
+    async def _read_source(self, source: Source) -> None:
+        reader = SourceReader(source)
+        try:
+            await self._read_from(reader, reader.identify())
+        finally:
+            reader.close()
+        self._step(source, reader.size)
+
+    async def _read_from(self, reader: SourceReader, name: bytes | None) -> None:
+        until = self._pipeline.ledger.until
+        before = unpack_position(self._state.positions.get(name or b""))
+        if before.cut and before.until != until:
+            raise AsOfError(
+                f"{reader.source.name} was read into this store up to --as-of only, and holds newer records, which were "
+                "counted but not applied: give the same --as-of again, or use a fresh store"
+            )
+        if before.whole:
+            return
+        index = 0
+        cut = before.cut
+        for decoded in decode_stream(reader):
+            index += decoded.read
+            if index <= before.index:
+                continue
+            beyond = self._pipeline.ledger.beyond_until
+            self._pipeline.feed(decoded)
+            cut = cut or self._pipeline.ledger.beyond_until > beyond
+            self._note_rejects(reader.source, index)
+            if name is not None:
+                self._state.move(name, Position(index, whole=False, cut=cut, until=until).pack())
+            await self._flush_if_due()
+        if reader.damage is not None:
+            self._warn(f"{reader.source.name} {reader.damage}: what could be read of it was")
+            self._pipeline.intake.reject_all([Rejected("damaged_file", b"")])
+            self._note_rejects(reader.source, index)
+        if name is not None:
+            self._state.move(name, Position(index, whole=True, cut=cut, until=until).pack())
+
+    def _note_rejects(self, source: Source, index: int) -> None:
+        rejects = self._pipeline.intake.rejects
+        if rejects:
+            self._opened.rejects.note(source.name, index, rejects)
+            rejects.clear()
+
+    async def _flush_if_due(self) -> None:
+        uses = self._pipeline.tally.classes["use"]
+        now = time.monotonic()
+        if now - self._flushed_at < FLUSH_SECONDS and uses - self._uses_at_flush < FLUSH_USES:
+            return
+        await self._state.flush()
+        self._flushed_at = time.monotonic()
+        self._uses_at_flush = uses

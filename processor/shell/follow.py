@@ -1,0 +1,147 @@
+"""Files and folders that grow -> decoded slices with their positions.
+
+A file of lines is read on from where the last whole line ended, by bytes; it is known by device, inode and its first
+line, so that one that was rotated away keeps its position and a new one in its place starts anew. Every other file (gzip,
+one JSON document) is read when it is whole: its size has not changed between two looks.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct as Packer
+
+from xxhash import xxh3_128
+
+from processor.core.records import Decoded, Rejected
+from processor.core.stream import decode_stream, scan_value
+from processor.shell.files import Source, SourceError, SourceReader, find_sources
+
+FIRST_LINE_MAX = 1024 * 1024
+READ_BYTES = 1024 * 1024
+LINE_MAX = 32 * 1024 * 1024
+
+_OFFSET = Packer("<cQ")
+_LINES, _WHOLE = b"l", b"w"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Decoded records of a source, and the position that holds once they are applied."""
+
+    source: Source
+    decoded: Decoded
+    name: bytes
+    position: bytes
+    damage: str | None = None
+
+
+@dataclass(slots=True)
+class _Followed:
+    """What is known of a path: its size when last looked at, and how its lines are read on."""
+
+    size: int = -1
+    stamp: tuple[int, int, int] = (0, 0, 0)
+    name: bytes = b""
+    offset: int = 0
+    done: bool = False
+    lines: bool = False
+
+
+class Follower:
+    """Looks at paths again and again. `positions` is the store's memory of what is applied."""
+
+    def __init__(self, paths: Iterable[str], positions: dict[bytes, bytes]) -> None:
+        self._paths = tuple(paths)
+        self._positions = positions
+        self._followed: dict[str, _Followed] = {}
+        self.caught_up = False
+        find_sources(self._paths)
+
+    def poll(self) -> Iterator[Slice]:
+        """Everything that is there now and not yet applied; afterwards `caught_up` says whether that was all."""
+        pending = False
+        for source in self._find():
+            try:
+                yield from self._read(source)
+            except (SourceError, OSError):
+                self._followed.pop(source.path, None)  # Moved away meanwhile: it is looked for anew.
+            followed = self._followed.get(source.path)
+            pending = pending or (followed is not None and not followed.done)
+        self.caught_up = not pending
+
+    def _find(self) -> list[Source]:
+        try:
+            sources, _ = find_sources(path for path in self._paths if Path(path).exists())
+        except SourceError:
+            return []
+        present = {source.path for source in sources}
+        for gone in self._followed.keys() - present:
+            del self._followed[gone]
+        return sources
+
+    def _read(self, source: Source) -> Iterator[Slice]:
+        status = os.stat(source.path)  # noqa: PTH116 - looked at twice a second for every file
+        stamp = (status.st_dev, status.st_ino, status.st_mtime_ns)
+        followed = self._followed.setdefault(source.path, _Followed())
+        if followed.done and followed.size == status.st_size and followed.stamp == stamp:
+            return
+        if followed.stamp[:2] != stamp[:2] or status.st_size < followed.offset:
+            followed = self._followed[source.path] = _Followed()
+        settled = followed.size == status.st_size and followed.stamp == stamp
+        followed.size, followed.stamp = status.st_size, stamp
+        followed.done = False
+        if not followed.lines and not self._recognise(source, followed):
+            if settled:
+                yield from self._read_whole(source, followed)
+            return
+        yield from self._read_lines(source, followed)
+
+    def _recognise(self, source: Source, followed: _Followed) -> bool:
+        """Whether a file is one of lines; if so, find where to read on."""
+        with open(source.path, "rb") as file:  # noqa: PTH123
+            first = file.readline(FIRST_LINE_MAX)
+        if not first.endswith(b"\n") or first[:1] not in b"{" or scan_value(first, 0) != len(first.rstrip()):
+            return False
+        if first.lstrip().startswith((b'{"Records"', b'{"Events"')):
+            return False
+        followed.lines = True
+        followed.name = xxh3_128(b"%d %d " % followed.stamp[:2] + first).digest()
+        kind, offset = _OFFSET.unpack(self._positions.get(followed.name, _OFFSET.pack(_LINES, 0)))
+        followed.offset = offset if kind == _LINES and offset <= followed.size else 0
+        return True
+
+    def _read_lines(self, source: Source, followed: _Followed) -> Iterator[Slice]:
+        """Whole lines from the offset on; an unfinished last line waits until it is finished."""
+        with open(source.path, "rb") as file:  # noqa: PTH123
+            file.seek(followed.offset)
+            while chunk := file.read(READ_BYTES):
+                while (
+                    (end := chunk.rfind(b"\n") + 1) == 0 and len(chunk) <= LINE_MAX and (more := file.read(READ_BYTES))
+                ):
+                    chunk += more
+                if end == 0 and len(chunk) <= LINE_MAX:
+                    break
+                lines = chunk[: end or len(chunk)]
+                for decoded in decode_stream([lines]):
+                    yield Slice(source, decoded, followed.name, self._positions.get(followed.name, b""))
+                followed.offset += len(lines)
+                position = _OFFSET.pack(_LINES, followed.offset)
+                yield Slice(source, Decoded([], [], []), followed.name, position)
+                file.seek(followed.offset)
+        followed.done = True
+
+    def _read_whole(self, source: Source, followed: _Followed) -> Iterator[Slice]:
+        reader = SourceReader(source)
+        name = reader.identify() or b""
+        kind, applied = _OFFSET.unpack(self._positions.get(name, _OFFSET.pack(_WHOLE, 0)))
+        index = 0
+        if kind != _WHOLE or applied != 2**63:
+            for decoded in decode_stream(reader):
+                index += decoded.read
+                if index > applied:
+                    yield Slice(source, decoded, name, _OFFSET.pack(_WHOLE, index))
+            damage = [Rejected("damaged_file", b"")] if reader.damage else []
+            yield Slice(source, Decoded([], [], damage), name, _OFFSET.pack(_WHOLE, 2**63), reader.damage)
+        reader.close()
+        followed.done = True

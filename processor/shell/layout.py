@@ -1,0 +1,68 @@
+"""The values of the store: cells, facets, principals and positions, to bytes and back."""
+
+from struct import Struct as Packer
+
+import msgspec
+
+from processor.core.principals import Principal
+from processor.core.usage import FACETS, FACETS_MAX, Cell, day_of
+
+_CELL = Packer("<IIIIII")
+_DENIED = Packer("<IIIIIII")
+_LARGE = Packer("<IIIIQQQ")
+_SMALL_MAX = 2**32 - 1
+
+
+def pack_cell(cell: Cell) -> bytes:
+    """24 bytes: first, last, first and last success, count, count of last's day; 28 with denied; 40 where a count needs
+    64 bits. All little-endian."""
+    times = cell.first, cell.last, cell.first_success, cell.last_success
+    if cell.count > _SMALL_MAX or cell.denied > _SMALL_MAX:
+        return _LARGE.pack(*times, cell.count, cell.day_count, cell.denied)
+    if cell.denied:
+        return _DENIED.pack(*times, cell.count, cell.day_count, cell.denied)
+    return _CELL.pack(*times, cell.count, cell.day_count)
+
+
+def unpack_cell(packed: bytes) -> Cell:
+    """The cell of `pack_cell`. Raises ValueError for bytes of another layout."""
+    packer = _BY_SIZE.get(len(packed))
+    if packer is None:
+        raise ValueError(f"a cell of {len(packed)} bytes: the store was written by another version of gapwatch")
+    cell = Cell()
+    fields = packer.unpack(packed)
+    cell.first, cell.last, cell.first_success, cell.last_success, cell.count, cell.day_count = fields[:6]
+    if len(fields) > 6:
+        cell.denied = fields[6]
+    cell.day = day_of(cell.last)
+    cell.loaded = True
+    return cell
+
+
+_BY_SIZE = {packer.size: packer for packer in (_CELL, _DENIED, _LARGE)}
+
+
+def pack_facets(cell: Cell) -> bytes:
+    """msgpack of the facets' lists and the overflow marks."""
+    return msgspec.msgpack.encode((cell.operators, cell.regions, cell.resources, cell.vias, cell.overflow))
+
+
+def merge_facets(cell: Cell, packed: bytes) -> None:
+    """Put the facets that a store held before those that were seen since."""
+    *stored, overflow = msgspec.msgpack.decode(packed)
+    for at, (name, before) in enumerate(zip(FACETS, stored, strict=True)):
+        both = (*before, *(value for value in getattr(cell, name) if value not in before))
+        if len(both) > FACETS_MAX:
+            overflow |= 1 << at
+        setattr(cell, name, both[:FACETS_MAX])
+    cell.overflow |= overflow
+
+
+def pack_principal(principal: Principal) -> bytes:
+    """msgpack of ARN, unique id, kind."""
+    return msgspec.msgpack.encode((principal.arn, principal.unique_id, principal.kind))
+
+
+def unpack_principal(packed: bytes) -> Principal:
+    arn, unique_id, kind = msgspec.msgpack.decode(packed, type=tuple[str, str | None, str])
+    return Principal(arn, unique_id, arn.split(":", 5)[4], kind)

@@ -1,0 +1,316 @@
+"""The store: what a ledger keeps in Redis, how it is laid out, and how a flush stays whole.
+
+Keys, all below a prefix (`gapwatch` by default); `{N}` is the shard, 0 to 63, so that a shard lies on one node of a
+cluster; KEY is a principal's 8-byte key, ACTION an action's 5-byte stable hash, both raw:
+
+    P:meta                hash    layout, owner, flush, mark; counters of records; times
+    P:rejected P:unmapped hash    reason / source:eventName -> count
+    P:accounts            hash    account -> time of its first record
+    P:files               hash    16-byte id of a source -> position in it
+    P:names               hash    ACTION -> name, so that an action that leaves the catalogue keeps it
+    P:seen:SPAN           string  hashes of events, 8 bytes each: the duplicates' horizon, one key a span of event time
+    P:{N}:p               hash    KEY -> principal
+    P:{N}:u:KEY           hash    ACTION -> cell: at most 64 bytes a pair with its share of all the above
+    P:{N}:d:DAY:KEY       hash    ACTION -> uses on that day, for days that are over; as many as the longest window + 1
+    P:{N}:f:KEY           hash    ACTION -> facets: operators, regions, resources, services
+    P:{N}:g               hash    KEY -> grants
+
+A flush is one script (lua/flush.lua): it goes through only if owner, flush number and mark are what this writer wrote
+last. It holds positions and the state that they produced, so that the store is always a whole prefix of its input.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from struct import Struct as Packer
+from typing import Any, TypeVar
+
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+LAYOUT = "1"
+OWNER_SILENT_SECONDS = 30.0
+"""An owner that has not renewed for so long, by Redis' clock, is held to be dead."""
+
+RENEW_SECONDS = 5.0
+WAIT_SECONDS_MAX = 1.0
+
+ARGUMENTS_MAX = 4_000
+"""Of one command in a flush: Lua's unpack takes some 8,000. Even, so that fields stay with their values."""
+
+Command = tuple[Any, ...]
+Result = TypeVar("Result")
+
+
+class StoreError(Exception):
+    """The store cannot be used; the text says why and what to do."""
+
+
+class StoreBusy(StoreError):
+    """Another writer holds the store."""
+
+
+class StoreLost(StoreError):
+    """This writer no longer holds the store, or the store came back older: what is in memory must be dropped."""
+
+
+def read_script(name: str) -> str:
+    """One of the scripts in lua/."""
+    return files("processor.shell").joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+
+class Store:
+    """One Redis and this writer's hold of it.
+
+    `wait` is told what is waited for while Redis is away, full or read-only; `alive` is asked then whether waiting
+    makes sense (an embedded server that has ended will not come back) and returns why not.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        where: str,
+        prefix: str = "gapwatch",
+        wait: Callable[[str], None] = lambda text: None,
+        alive: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self.client = client
+        self.where = where
+        self.prefix = prefix.encode()
+        self._wait = wait
+        self._alive = alive
+        self._meta = self.key(b"meta")
+        self._member = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._owner = b""
+        self._flush = 0
+        self._mark = b""
+        self._lock = asyncio.Lock()
+        self._scripts = {name: client.register_script(read_script(name)) for name in ("claim", "flush", "release")}
+
+    @classmethod
+    async def connect(cls, url: str, **options: Any) -> "Store":
+        """A store at a redis://, rediss:// or unix:// URL. Raises StoreError for one that refuses us or is no URL."""
+        try:
+            client: Any = aioredis.Redis.from_url(
+                url,
+                socket_connect_timeout=5,
+                socket_timeout=60,
+                retry=Retry(NoBackoff(), 0),
+                decode_responses=False,
+            )
+        except ValueError as error:
+            raise StoreError(f"--redis {hide_password(url)}: {error}") from error
+        store = cls(client, hide_password(url), **options)
+        try:
+            await store.client.ping()
+        except (AuthenticationError, ResponseError) as error:
+            await client.aclose()
+            raise StoreError(
+                f"Redis at {store.where} refuses the connection: {error}. Put user and password into the URL."
+            ) from error
+        except (RedisConnectionError, RedisTimeoutError):
+            try:
+                await store.persist(store.client.ping, "connect")
+            except BaseException:
+                await client.aclose()
+                raise
+        return store
+
+    def key(self, *parts: bytes) -> bytes:
+        return b":".join((self.prefix, *parts))
+
+    def shard_key(self, shard: int, *parts: bytes) -> bytes:
+        return self.key(b"{%d}" % shard, *parts)
+
+    async def close(self) -> None:
+        """Give up the hold, so that the next writer need not wait, and disconnect."""
+        try:
+            if self._owner:
+                await asyncio.wait_for(self._release(), 5)
+        except (RedisError, StoreError, TimeoutError, OSError):
+            pass  # The next writer finds an owner that no longer renews.
+        finally:
+            await self.client.aclose()
+
+    async def _release(self) -> None:
+        async with self._lock:
+            await self._scripts["release"](keys=[self._meta], args=[self._owner])
+
+    async def persist(self, attempt: Callable[[], Awaitable[Result]], what: str) -> Result:
+        """Do something on Redis, waiting as long as it is away, loading, full or read-only."""
+        delay = 0.02
+        while True:
+            try:
+                return await attempt()
+            except AuthenticationError:
+                raise
+            except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, ResponseError) as error:
+                if isinstance(error, ResponseError) and not _is_passing(error):
+                    raise StoreError(f"Redis at {self.where} refuses to {what}: {error}") from error
+                if (why := self._alive()) is not None:
+                    raise StoreError(f"cannot {what}: {why}") from error
+                self._wait(f"waiting for Redis at {self.where} to {what}: {error}")
+            await asyncio.sleep(delay)
+            delay = min(WAIT_SECONDS_MAX, delay * 2)
+
+    async def claim(self, *, exclusive: bool = False, standby: bool = False) -> None:
+        """Become the store's one writer.
+
+        `exclusive`: the caller knows that no other writer lives (it holds the folder's lock). A living owner is seen
+        by its renewing: then StoreBusy is raised, or with `standby` it is waited for. One that is silent is waited
+        out, and one whose process on this host is gone is replaced at once.
+        """
+        seen: tuple[bytes, bytes] | None = None
+        waited = 0.0
+        while True:
+            owner, renewed, age = await self.persist(self._read_owner, "read the owner")
+            if owner is None or exclusive or age > OWNER_SILENT_SECONDS or _is_dead_here(owner):
+                if await self.persist(partial(self._take, owner, renewed), "claim"):
+                    return
+                continue
+            if not standby and seen is not None and seen != (owner, renewed):
+                raise StoreBusy(
+                    f"the store at {self.where} is held by another gapwatch ({_name_owner(owner)}), which renewed its hold just "
+                    "now: one writer a store. Stop it, or use another --redis database or --state folder."
+                )
+            if waited == 0:
+                self._wait(
+                    f"the store at {self.where} is held by {_name_owner(owner)}: waiting to see whether it lives"
+                )
+            seen = seen or (owner, renewed)
+            await asyncio.sleep(0.5)
+            waited += 0.5
+
+    async def _read_owner(self) -> tuple[bytes | None, bytes, float]:
+        owner, renewed = await self.client.hmget(self._meta, "owner", "renewed")
+        seconds, micros = await self.client.time()
+        age = seconds + micros / 1e6 - float(renewed or 0)
+        return owner, renewed or b"", age
+
+    async def _take(self, owner: bytes | None, renewed: bytes) -> bool:
+        """Put this writer in the place of `owner`; False where another one was faster."""
+        said, *rest = await self._scripts["claim"](
+            keys=[self._meta], args=[owner or b"", renewed, LAYOUT, "embedded", self._member]
+        )
+        if said == b"layout":
+            raise StoreError(
+                f"the store at {self.where} has layout {rest[0].decode()}, this gapwatch writes {LAYOUT}: use the gapwatch "
+                "that wrote it, or another store"
+            )
+        if said != b"ok":
+            return False
+        self._owner, self._flush, self._mark = rest[0], int(rest[1]), rest[2]
+        return True
+
+    async def renew(self) -> None:
+        """Show that this writer lives, and see whether the store is still the one that it wrote. Raises StoreLost."""
+        await self.flush([])
+
+    async def flush(self, commands: list[Command]) -> None:
+        """Write all commands or none of them. Raises StoreLost where the store is no longer this writer's.
+
+        Waits while Redis is away or full. A flush whose answer got lost is recognised by its mark.
+        """
+        mark = secrets.token_bytes(8)
+        packed = pack_commands([part for command in commands for part in _split(command)])
+        async with self._lock:
+            args = [self._owner, str(self._flush), self._mark, mark, packed]
+            said, *rest = await self.persist(partial(self._scripts["flush"], keys=[self._meta], args=args), "flush")
+            if said == b"lost":
+                raise StoreLost(self._say_lost(*rest))
+            self._flush += 1
+            self._mark = mark
+
+    def _say_lost(self, owner: bytes, flush: bytes) -> str:
+        if owner and owner != self._owner:
+            return f"the store at {self.where} was taken by {_name_owner(owner)}"
+        return (
+            f"Redis at {self.where} came back older (flush {flush.decode()} where {self._flush} was written): what it lost is "
+            "read again from its sources"
+        )
+
+    async def read_many(self, commands: list[Command]) -> list[Any]:
+        """The answers to many reading commands."""
+
+        async def attempt() -> list[Any]:
+            pipe = self.client.pipeline(transaction=False)
+            async with pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                return list(await pipe.execute())
+
+        return await self.persist(attempt, "read") if commands else []
+
+    async def read_meta(self) -> Mapping[str, str]:
+        """P:meta but for its raw bytes."""
+        found = await self.persist(lambda: self.client.hgetall(self._meta), "read")
+        return {key.decode(): value.decode(errors="replace") for key, value in found.items() if key != b"mark"}
+
+
+def pack_commands(commands: list[Command]) -> bytes:
+    """msgpack of lists of raw strings, which is what Redis' Lua reads: it knows no binary type, msgspec writes one."""
+    parts = [_LONG_LIST.pack(0xDD, len(commands))]
+    append = parts.append
+    for command in commands:
+        append(_LONG_LIST.pack(0xDD, len(command)))
+        for part in command:
+            if type(part) is not bytes:
+                part = str(part).encode()
+            size = len(part)
+            append(_HEADS[size] if size < len(_HEADS) else _LONG_LIST.pack(0xDB, size))
+            append(part)
+    return b"".join(parts)
+
+
+_LONG_LIST = Packer(">BI")
+_HEADS = [bytes((0xA0 | size,)) for size in range(32)] + [b"\xda" + size.to_bytes(2, "big") for size in range(32, 4096)]
+
+
+def _split(command: Command) -> Iterator[Command]:
+    """A command in parts that fit onto Lua's stack: HSET and HDEL take any number of fields."""
+    if len(command) <= ARGUMENTS_MAX:
+        yield command
+        return
+    for at in range(2, len(command), ARGUMENTS_MAX):
+        yield (*command[:2], *command[at : at + ARGUMENTS_MAX])
+
+
+def _is_passing(error: ResponseError) -> bool:
+    """Whether Redis may stop refusing by itself: it is full, loading, or cannot write its files."""
+    text = str(error)
+    return any(word in text for word in ("OOM", "EXECABORT", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY"))
+
+
+def _name_owner(owner: bytes) -> str:
+    mode, _, member = owner.decode(errors="replace").split(" ", 2)
+    host, pid, _ = member.rsplit(":", 2)
+    return f"process {pid} on {host}, {mode}"
+
+
+def _is_dead_here(owner: bytes) -> bool:
+    """Whether the owner was a process of this host that is gone."""
+    host, _, rest = owner.decode(errors="replace").split(" ", 2)[-1].partition(":")
+    pid = rest.partition(":")[0]
+    return host == socket.gethostname() and Path("/proc/self").exists() and not Path("/proc", pid).exists()
+
+
+def hide_password(url: str) -> str:
+    """A URL that may be shown."""
+    scheme, mark, rest = url.partition("://")
+    credentials, at, host = rest.rpartition("@")
+    return f"{scheme}{mark}***@{host}" if at and credentials else url

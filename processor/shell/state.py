@@ -1,0 +1,276 @@
+"""A ledger's state -> the commands of a flush, and back at the start."""
+
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from processor.core.catalogue import Catalogue, stable_hash
+from processor.core.intake import SHARDS, Tally
+from processor.core.ledger import Ledger
+from processor.core.usage import PrincipalUsage
+from processor.shell.layout import merge_facets, pack_cell, pack_facets, pack_principal, unpack_cell, unpack_principal
+from processor.shell.redis import Command, Store
+
+_COUNTERS = ("newest", "second_newest", "late")
+_LOAD_BATCH = 500
+
+DAYS_HELD_MAX = 300_000
+"""Counts of earlier days that are kept in memory, some 50 MB: late uses of other days cost a read of the store."""
+
+
+class ActionNames:
+    """Action ids to stable hashes and names, and back. An action that left the catalogue gets an id behind its end."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.names = list(catalogue.names)
+        self.hashes = [stable_hash(name) for name in self.names]
+        self._ids = {packed: action for action, packed in enumerate(self.hashes)}
+        self.stored: set[int] = set()
+
+    def find(self, packed: bytes) -> int:
+        """The id of a stored hash. Raises KeyError for one that neither the catalogue nor the store names."""
+        return self._ids[packed]
+
+    def load(self, stored: Mapping[bytes, bytes]) -> None:
+        """Take the names that a store has: all of its actions have one there."""
+        for packed, name in stored.items():
+            action = self._ids.get(packed)
+            if action is None:
+                action = self._ids[packed] = len(self.names)
+                self.names.append(name.decode())
+                self.hashes.append(packed)
+            self.stored.add(action)
+
+
+@dataclass(slots=True)
+class Written:
+    """What the store holds of the counters, so that only what changed is written."""
+
+    counters: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    unmapped: dict[str, int] = field(default_factory=dict)
+    accounts: dict[str, int] = field(default_factory=dict)
+    newest_day: int = 0
+
+
+class State:
+    """Ties a ledger to its store. `days_kept` day buckets are kept: the longest window and one more."""
+
+    def __init__(self, store: Store, ledger: Ledger, catalogue: Catalogue, days_kept: int) -> None:
+        self.store = store
+        self.ledger = ledger
+        self.names = ActionNames(catalogue)
+        self.days_kept = days_kept
+        self.positions: dict[bytes, bytes] = {}
+        self._written = Written()
+        self._moved: dict[bytes, bytes] = {}
+        self._spans: set[int] = set()
+        self._days_held = 0
+        self._days_forgotten = False
+
+    def move(self, source: bytes, position: bytes) -> None:
+        """Note how far a source is applied; stored with the next flush."""
+        self.positions[source] = position
+        self._moved[source] = position
+
+    async def load(self) -> None:
+        """Take the whole state of the store into the ledger, which must be new."""
+        store = self.store
+        tally = self.ledger.tally
+        found = await store.read_many(
+            [
+                ("HGETALL", store.key(name))
+                for name in (b"meta", b"rejected", b"unmapped", b"accounts", b"files", b"names")
+            ]
+        )
+        meta, rejected, unmapped, accounts, files, names = (dict(answer) for answer in found)
+        for name in tally.classes:
+            tally.classes[name] = int(meta.get(b"class:" + name.encode(), 0))
+        for name in _COUNTERS:
+            setattr(tally, name, int(meta.get(name.encode(), 0)))
+        for loaded, into in ((rejected, tally.rejected), (unmapped, tally.unmapped), (accounts, tally.accounts)):
+            into.update((key.decode(), int(value)) for key, value in loaded.items())
+        self.positions = dict(files)
+        self.names.load(names)
+        self._note_written()
+        await self._load_principals()
+        await self._load_horizon(meta)
+
+    async def _load_principals(self) -> None:
+        store = self.store
+        by_shard = await store.read_many([("HGETALL", store.shard_key(shard, b"p")) for shard in range(SHARDS)])
+        listed = [(shard, key, packed) for shard, answer in enumerate(by_shard) for key, packed in dict(answer).items()]
+        for batch in _batched(listed, _LOAD_BATCH):
+            cells = await store.read_many([("HGETALL", store.shard_key(shard, b"u", key)) for shard, key, _ in batch])
+            for (_, _, packed), answer in zip(batch, cells, strict=True):
+                usage = self.ledger.open_usage(unpack_principal(packed))
+                usage.stored = True
+                find = self.names.find
+                usage.cells = {find(action): unpack_cell(cell) for action, cell in dict(answer).items()}
+        self.ledger.dirty.clear()
+
+    async def _load_horizon(self, meta: Mapping[bytes, bytes]) -> None:
+        numbers = [int(number) for number in meta.get(b"spans", b"").split()]
+        for number in sorted(numbers):
+            (packed,) = await self.store.read_many([("GET", self.store.key(b"seen", b"%d" % number))])
+            self._spans.add(number)
+            if packed:
+                self.ledger.horizon.load(number, array("Q", packed))
+
+    def _note_written(self) -> None:
+        tally = self.ledger.tally
+        written = self._written
+        written.counters = self._read_counters()
+        written.rejected = dict(tally.rejected)
+        written.unmapped = dict(tally.unmapped)
+        written.accounts = dict(tally.accounts)
+        written.newest_day = tally.newest // 86_400
+
+    def _read_counters(self) -> dict[str, int]:
+        tally = self.ledger.tally
+        counters = {f"class:{name}": count for name, count in tally.classes.items()}
+        return counters | {name: getattr(tally, name) for name in _COUNTERS}
+
+    async def flush(self, more: Iterable[Command] = ()) -> None:
+        """Write all that changed since the last flush, and `more` with it. Raises StoreLost as Store.flush does."""
+        changed = list(self.ledger.take_dirty())
+        await self._read_behind(changed)
+        commands = [*self._write_counters(), *more]
+        for usage in changed:
+            commands += self._write_usage(usage)
+        commands += self._write_names(changed)
+        for usage in changed:
+            usage.dirty.clear()
+        commands += self._write_horizon()
+        if self._moved:
+            commands.append(("HSET", self.store.key(b"files"), *itertools.chain.from_iterable(self._moved.items())))
+            self._moved = {}
+        await self.store.flush(commands)
+        self._spare_memory()
+
+    async def read_facets(self, usage: PrincipalUsage) -> None:
+        """Bring the facets that the store holds of one principal into memory."""
+        (answer,) = await self.store.read_many([("HGETALL", self.store.shard_key(usage.shard, b"f", usage.key))])
+        for packed_action, packed in dict(answer).items():
+            cell = usage.cells.get(self.names.find(packed_action))
+            if cell is not None and cell.loaded:
+                merge_facets(cell, packed)
+
+    async def _read_behind(self, changed: Iterable[PrincipalUsage]) -> None:
+        """Read what must be merged before it can be written whole: facets not in memory, counts of earlier days."""
+        facets: list[tuple[PrincipalUsage, int]] = []
+        days: list[tuple[PrincipalUsage, int, int]] = []
+        for usage in changed:
+            cells = usage.cells
+            facets += [(usage, action) for action in usage.dirty if cells[action].loaded and cells[action].facets_dirty]
+            days += [(usage, day, action) for day, action in usage.late if cells[action].loaded or self._days_forgotten]
+        hashes = self.names.hashes
+        wanted: list[Command] = [
+            ("HGET", self.store.shard_key(usage.shard, b"f", usage.key), hashes[action]) for usage, action in facets
+        ]
+        wanted += [("HGET", self._day_key(usage, day), hashes[action]) for usage, day, action in days]
+        answers = await self.store.read_many(wanted)
+        for (usage, action), packed in zip(facets, answers, strict=False):
+            if packed:
+                merge_facets(usage.cells[action], packed)
+        for (usage, day, action), count in zip(days, answers[len(facets) :], strict=True):
+            usage.days[day, action] = int(count or 0)
+
+    def _day_key(self, usage: PrincipalUsage, day: int) -> bytes:
+        return self.store.shard_key(usage.shard, b"d", b"%d" % day, usage.key)
+
+    def _write_usage(self, usage: PrincipalUsage) -> Iterator[Command]:
+        hashes = self.names.hashes
+        cells: list[bytes] = []
+        facets: list[bytes] = []
+        for action in usage.dirty:
+            cell = usage.cells[action]
+            cell.dirty = False
+            cells += (hashes[action], pack_cell(cell))
+            if cell.facets_dirty:
+                cell.facets_dirty = False
+                facets += (hashes[action], pack_facets(cell))
+        if not usage.stored:
+            usage.stored = True
+            yield ("HSET", self.store.shard_key(usage.shard, b"p"), usage.key, pack_principal(usage.principal))
+        if cells:
+            yield ("HSET", self.store.shard_key(usage.shard, b"u", usage.key), *cells)
+        if facets:
+            yield ("HSET", self.store.shard_key(usage.shard, b"f", usage.key), *facets)
+        yield from self._write_days(usage)
+
+    def _write_days(self, usage: PrincipalUsage) -> Iterator[Command]:
+        """Buckets of days that are over: their counts were whole when the day ended, and grow by late uses only."""
+        for place, more in usage.late.items():
+            usage.days[place] = usage.days.get(place, 0) + more
+            usage.days_dirty.add(place)
+        oldest = self._oldest_day()
+        by_day: dict[int, list[bytes | int]] = {}
+        for day, action in usage.days_dirty:
+            if day >= oldest:
+                by_day.setdefault(day, []).extend((self.names.hashes[action], usage.days[day, action]))
+        self._days_held += len(usage.days_dirty)
+        usage.days_dirty.clear()
+        usage.late.clear()
+        for day, counts in by_day.items():
+            yield ("HSET", self._day_key(usage, day), *counts)
+
+    def _spare_memory(self) -> None:
+        """Forget counts of earlier days, all of which are stored, when there are many."""
+        if self._days_held > DAYS_HELD_MAX:
+            self._days_held = 0
+            self._days_forgotten = True
+            for usage in self.ledger.principals.values():
+                usage.days.clear()
+
+    def _oldest_day(self) -> int:
+        return self.ledger.tally.newest // 86_400 - self.days_kept
+
+    def _write_names(self, changed: Iterable[PrincipalUsage]) -> Iterator[Command]:
+        new = {action for usage in changed for action in usage.dirty if action not in self.names.stored}
+        if new:
+            self.names.stored |= new
+            pairs = [(self.names.hashes[action], self.names.names[action].encode()) for action in sorted(new)]
+            yield ("HSET", self.store.key(b"names"), *itertools.chain.from_iterable(pairs))
+
+    def _write_horizon(self) -> Iterator[Command]:
+        known = set(self._spans)
+        for number, hashes in self.ledger.horizon.take_fresh():
+            known.add(number)
+            yield ("APPEND", self.store.key(b"seen", b"%d" % number), hashes.tobytes())
+        kept = known & set(self.ledger.horizon.numbers)
+        for number in known - kept:
+            yield ("UNLINK", self.store.key(b"seen", b"%d" % number))
+        if kept != self._spans:
+            self._spans = kept
+            yield ("HSET", self.store.key(b"meta"), b"spans", " ".join(map(str, sorted(kept))))
+
+    def _write_counters(self) -> Iterator[Command]:
+        tally, written, key = self.ledger.tally, self._written, self.store.key
+        changes = (
+            (key(b"meta"), written.counters, self._read_counters()),
+            (key(b"rejected"), written.rejected, tally.rejected),
+            (key(b"unmapped"), written.unmapped, tally.unmapped),
+            (key(b"accounts"), written.accounts, tally.accounts),
+        )
+        for name, before, now in changes:
+            new = {field: count for field, count in now.items() if before.get(field) != count}
+            if new:
+                yield ("HSET", name, *itertools.chain.from_iterable(new.items()))
+        yield from self._forget_days(written.newest_day, tally)
+        self._note_written()
+
+    def _forget_days(self, newest_before: int, tally: Tally) -> Iterator[Command]:
+        """Remove the buckets of days that fell out of the longest window."""
+        oldest_before, oldest = newest_before - self.days_kept, self._oldest_day()
+        if not newest_before or oldest <= oldest_before:
+            return
+        for day in range(max(oldest_before, oldest - self.days_kept - 1), oldest):
+            for usage in self.ledger.principals.values():
+                yield ("UNLINK", self._day_key(usage, day))
+
+
+def _batched(listed: list[tuple[int, bytes, bytes]], size: int) -> Iterator[list[tuple[int, bytes, bytes]]]:
+    for at in range(0, len(listed), size):
+        yield listed[at : at + size]

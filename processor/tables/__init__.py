@@ -1,0 +1,1 @@
+"""Facts as tab-separated tables, each with its source. Read by `processor.shell.tables`."""

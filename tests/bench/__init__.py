@@ -1,0 +1,1 @@
+"""Benchmarks: a generated corpus, the peers that gapwatch is compared with, and how both are measured."""

@@ -1,0 +1,1 @@
+"""The published contract of each Kafka topic, one module a topic."""
