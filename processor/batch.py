@@ -69,13 +69,9 @@ def read_inventories(inventories: Sequence[str], organizations: Sequence[str]) -
     """The principals of inventory files, by key. Raises InventoryError or OrganizationError, with the file's name."""
     if not inventories:
         return {}
-    trees = [_read_named(path, read_organization) for path in organizations]
+    trees = [read_organization(Path(path).read_bytes(), path) for path in organizations]
     documents = [(path, Path(path).read_bytes()) for path in inventories]
     return inventory_by_key(read_inventory(documents, load_catalogue(), trees))
-
-
-def _read_named(path: str, read: Callable[[bytes], object]) -> object:
-    return read(Path(path).read_bytes())
 
 
 def check_as_of(opened: Opened, as_of: int | None) -> None:

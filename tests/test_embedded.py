@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -86,13 +86,22 @@ def run_parent(folder: Path | None, thread: str = "") -> Iterator[tuple[subproce
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; a zombie that no init reaps does not."""
+    """Whether a process runs.
+
+    A zombie that no init reaps does not, once its last thread has ended too: until then, for some 2 ms after the first
+    one, it still holds its files and locks.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    if not Path("/proc/self").exists():
+        return True
+    states = set()
+    for path in Path("/proc").glob(f"{pid}/task/*/stat"):
+        with suppress(ProcessLookupError, FileNotFoundError):
+            states.add(path.read_text().rpartition(")")[2].split()[0])
+    return not states <= {"Z"}
 
 
 def wait_for(test: Callable[[], bool], seconds: float) -> float:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import translate
+from itertools import count
 from typing import Any
 
 from xxhash import xxh3_64_intdigest
@@ -47,10 +48,11 @@ Use = tuple["Session", tuple[int, ...], int, int, int, str | None, list[Resource
 class Session:
     """Who called: one distinct userIdentity. `excluded` is the class of its records where they are credited to nobody.
 
-    `usage` is where a ledger keeps the principal's usage at hand.
+    `usage` is where a ledger keeps the principal's usage at hand; `number` plus an action's id is unlike any other
+    session's.
     """
 
-    __slots__ = ("account_id", "excluded", "operator", "principal", "salt", "usage", "via")
+    __slots__ = ("account_id", "excluded", "number", "operator", "principal", "salt", "usage", "via")
 
     def __init__(
         self, principal: Principal | None, operator: str, via: str, account_id: str, excluded: str | None
@@ -62,6 +64,10 @@ class Session:
         self.excluded = excluded
         self.salt = 0 if principal is None else salt_of(principal)
         self.usage: Any = None
+        self.number = next(_numbers) << 24
+
+
+_numbers = count(1)
 
 
 def key_of(principal: Principal) -> int:

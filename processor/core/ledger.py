@@ -10,7 +10,7 @@ from processor.core.horizon import Horizon
 from processor.core.intake import DENIED, SUCCEEDED, Session, Tally, Use, key_of, salt_of, shard_of
 from processor.core.principals import Principal
 from processor.core.records import DAY_SECONDS, TIME_MAX
-from processor.core.usage import OPERATOR, REGION, RESOURCE, VIA, Cell, PrincipalUsage
+from processor.core.usage import REGION, RESOURCE, Cell, PrincipalUsage
 
 
 class Ledger:
@@ -33,7 +33,7 @@ class Ledger:
         found = self.principals.get(number)
         if found is None:
             found = self.principals[number] = PrincipalUsage(
-                principal, number.to_bytes(8, "big"), shard_of(number), salt_of(principal), {}, {}, set(), {}, []
+                principal, number.to_bytes(8, "big"), shard_of(number), salt_of(principal), {}, {}, set(), {}, [], set()
             )
             self.dirty.append(found)
         return found
@@ -112,16 +112,14 @@ class Ledger:
                     cell.day_count += 1
                 else:
                     usage.roll_day(action, cell, day)
-                if session.operator not in cell.operators and not cell.overflow & 1:
-                    cell.note_facet(OPERATOR, session.operator)
+                if (caller := session.number + action) not in usage.callers:
+                    usage.note_caller(caller, cell, session.operator, session.via)
                 if region not in cell.regions and not cell.overflow & 2:
                     cell.note_facet(REGION, region or "")
                 if resources is not None and not cell.overflow & 4:
                     for resource in resources:
                         if resource.ARN is not None and resource.ARN not in cell.resources:
                             cell.note_facet(RESOURCE, resource.ARN)
-                if session.via and session.via not in cell.vias and not cell.overflow & 8:
-                    cell.note_facet(VIA, session.via)
         if span is not None:
             span.count += added
         tally.classes["use"] += count_use

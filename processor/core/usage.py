@@ -21,6 +21,10 @@ FACETS_MAX = 16
 FACET_CHARS_MAX = 512
 
 
+CALLERS_MAX = 1_024
+"""Pairs of session and action that a principal remembers; some 60 KB for one with many sessions."""
+
+
 class Cell:
     """One pair's usage. Times in seconds since 1970; `..._success` are of uses that the service carried out.
 
@@ -69,12 +73,12 @@ class Cell:
         """Keep one more value of a facet (an index of FACETS), or mark that there were more."""
         name = FACETS[facet]
         kept: tuple[str, ...] = getattr(self, name)
+        value = value[:FACET_CHARS_MAX]
+        if value in kept or self.overflow >> facet & 1:
+            return
         if len(kept) >= FACETS_MAX:
             self.overflow |= 1 << facet
         else:
-            value = value[:FACET_CHARS_MAX]
-            if value in kept:
-                return
             setattr(self, name, (*kept, value))
         self.facets_dirty = True
 
@@ -88,7 +92,8 @@ class PrincipalUsage:
     """All cells of one principal, by action id.
 
     `days` holds counts of days that are over, by (day, action), as many as memory allows; those in `days_dirty` are not
-    yet stored. `late` is what must be added to counts that are in the store only, before the next flush.
+    yet stored. `late` is what must be added to counts that are in the store only, before the next flush. `callers` are
+    sums of a session's number and an action, whose operator and service are noted.
     """
 
     principal: Principal
@@ -100,7 +105,17 @@ class PrincipalUsage:
     days_dirty: set[tuple[int, int]]
     late: dict[tuple[int, int], int]
     dirty: list[int]
+    callers: set[int]
     stored: bool = False
+
+    def note_caller(self, caller: int, cell: Cell, operator: str, via: str) -> None:
+        """Keep the operator and the service of a session that has not used this action before, as far as is known."""
+        if len(self.callers) >= CALLERS_MAX:
+            self.callers.clear()
+        self.callers.add(caller)
+        cell.note_facet(OPERATOR, operator)
+        if via:
+            cell.note_facet(VIA, via)
 
     def roll_day(self, action: int, cell: Cell, day: int) -> None:
         """Count a use on another day than the cell's newest."""

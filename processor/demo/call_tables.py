@@ -17,7 +17,7 @@ _OBJECT = (("AWS::S3::Object", "arn:aws:s3:::{bucket}/{object}"), _BUCKET)
 _TABLE = (("AWS::DynamoDB::Table", "arn:aws:dynamodb:{region}:{account}:table/{table}"),)
 _FUNCTION_ARN = "arn:aws:lambda:{region}:{account}:function:{function}"
 _FUNCTION = (("AWS::Lambda::Function", _FUNCTION_ARN),)
-_SECRET_ID = "secretId=arn:aws:secretsmanager:{region}:{account}:secret:{env}/{service}"
+_KEPT = "secretId=arn:aws:secretsmanager:{region}:{account}:secret:{env}/{service}"
 _CONTEXT = {"encryptionContext": {"SecretARN": "arn:aws:secretsmanager:{region}:{account}:secret:{env}/{service}"}}
 _OBJECT_CONTEXT = {"aws:s3:arn": "arn:aws:s3:::{bucket}/{object}"}
 _S3_HOST = "bucketName={bucket} Host={bucket}.s3.{region}.amazonaws.com"
@@ -74,7 +74,7 @@ READS: tuple[tuple[str, Template], ...] = (
     ("s3:GetBucketVersioning", _S3_HOST + " versioning="),
     ("s3:GetBucketPublicAccessBlock", _S3_HOST + " publicAccessBlock="),
     ("secretsmanager:ListSecrets", {"maxResults": 100}),
-    ("secretsmanager:DescribeSecret GetSecretValue", _SECRET_ID),
+    ("secretsmanager:DescribeSecret GetSecretValue", _KEPT),
     ("ssm:GetParameters", {"names": ["/{env}/{service}/config"], "withDecryption": True}),
     ("ssm:GetParametersByPath", {"path": "/{env}/{service}/", "recursive": True, "withDecryption": True}),
     ("ssm:DescribeInstanceInformation", {"maxResults": 50}),
@@ -174,7 +174,7 @@ WRITES: tuple[tuple[str, Template, Template], ...] = (
     ("dynamodb:CreateBackup", "tableName={table} backupName=nightly-{number}", {"backupDetails": {"backupStatus": "CREATING"}}),
     ("elasticloadbalancing:RegisterTargets DeregisterTargets", {"targets": [{"id": "{address}", "port": 8080}]}, None),
     ("sqs:CreateQueue", "queueName={service}-retry", "queueUrl={queue}"),
-    ("secretsmanager:PutSecretValue", _SECRET_ID, "name={env}/{service} versionId={uuid}"),
+    ("secretsmanager:PutSecretValue", _KEPT, "name={env}/{service} versionId={uuid}"),
     (
         "athena:StartQueryExecution",
         {"queryString": "HIDDEN_DUE_TO_SECURITY_REASONS", "workGroup": "primary", "clientRequestToken": "{uuid}"},

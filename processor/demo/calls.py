@@ -6,7 +6,6 @@ from typing import Any
 
 from processor.demo.call_tables import DATA, READS, READS_OF, WRITES, Template
 
-
 THROTTLED = ("ThrottlingException", "Rate exceeded")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from processor.demo.accounts import COMPANY, HOME_REGION, Account, Json
 from processor.demo.ids import make_hex, make_unique_id
 from processor.demo.policies import AWS_POLICIES, INLINE, OWN_POLICIES, Statements
-from processor.demo.principals import DAY_SECONDS, DemoPrincipal, stands_in
+from processor.demo.principals import DemoPrincipal, stands_in
 from processor.demo.staff import GROUPS, TRUSTS, RolePlan, UserPlan
+from processor.demo.times import DAY_SECONDS
 
 VERSION_AGES = (600, 240, 90)
 """Days since each version of a customer managed policy was made, from the first on, in every account alike."""

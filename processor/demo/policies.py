@@ -37,20 +37,22 @@ def _state(effect: str, key: str, actions: str, on: str, rest: Mapping[str, obje
 READS = (
     "athena:Get* athena:List* autoscaling:Describe* backup:Describe* backup:List* ce:Get* cloudformation:Describe* "
     "cloudformation:Get* cloudformation:List* cloudfront:Get* cloudfront:List* cloudtrail:Describe* cloudtrail:Get* "
-    "cloudtrail:LookupEvents cloudwatch:Describe* cloudwatch:Get* cloudwatch:List* config:Describe* config:Get* dynamodb:Describe* "
-    "dynamodb:List* ec2:Describe* ec2:Get* ecr:Describe* ecr:List* ecs:Describe* ecs:List* elasticloadbalancing:Describe* "
-    "glue:Get* glue:List* guardduty:Get* guardduty:List* iam:Generate* iam:Get* iam:List* iam:Simulate* kinesis:Describe* "
-    "kinesis:List* kms:Describe* kms:Get* kms:List* lambda:Get* lambda:List* logs:Describe* logs:FilterLogEvents logs:Get* "
-    "logs:StartQuery organizations:Describe* organizations:List* rds:Describe* rds:ListTagsForResource redshift:Describe* "
-    "route53:Get* route53:List* s3:Get* s3:List* secretsmanager:Describe* secretsmanager:ListSecrets securityhub:Get* ses:Get* "
-    "ses:List* sns:Get* sns:List* sqs:Get* sqs:List* ssm:Describe* ssm:Get* ssm:List* sts:GetCallerIdentity tag:Get*"
+    "cloudtrail:LookupEvents cloudwatch:Describe* cloudwatch:Get* cloudwatch:List* config:Describe* config:Get* "
+    "dynamodb:Describe* dynamodb:List* ec2:Describe* ec2:Get* ecr:Describe* ecr:List* ecs:Describe* ecs:List* "
+    "elasticloadbalancing:Describe* glue:Get* glue:List* guardduty:Get* guardduty:List* iam:Generate* iam:Get* "
+    "iam:List* iam:Simulate* kinesis:Describe* kinesis:List* kms:Describe* kms:Get* kms:List* lambda:Get* "
+    "lambda:List* logs:Describe* logs:FilterLogEvents logs:Get* logs:StartQuery organizations:Describe* "
+    "organizations:List* rds:Describe* rds:ListTagsForResource redshift:Describe* route53:Get* route53:List* "
+    "s3:Get* s3:List* secretsmanager:Describe* secretsmanager:ListSecrets securityhub:Get* ses:Get* ses:List* "
+    "sns:Get* sns:List* sqs:Get* sqs:List* ssm:Describe* ssm:Get* ssm:List* sts:GetCallerIdentity tag:Get*"
 )
 _AUDIT = (
-    "access-analyzer:Get* access-analyzer:List* cloudtrail:Describe* cloudtrail:GetTrailStatus cloudtrail:ListTrails "
-    "cloudwatch:Describe* config:Describe* config:Get* ec2:Describe* ecs:Describe* ecs:List* guardduty:Get* guardduty:List* "
-    "iam:Generate* iam:Get* iam:List* kms:Describe* kms:GetKeyPolicy kms:GetKeyRotationStatus kms:List* lambda:GetPolicy "
-    "lambda:List* logs:Describe* rds:Describe* s3:GetBucket* s3:GetEncryptionConfiguration s3:ListAllMyBuckets securityhub:Get* "
-    "securityhub:List* sns:Get* sns:List* sqs:Get* sqs:List* ssm:Describe* sts:GetCallerIdentity tag:GetResources"
+    "access-analyzer:Get* access-analyzer:List* cloudtrail:Describe* cloudtrail:GetTrailStatus "
+    "cloudtrail:ListTrails cloudwatch:Describe* config:Describe* config:Get* ec2:Describe* ecs:Describe* ecs:List* "
+    "guardduty:Get* guardduty:List* iam:Generate* iam:Get* iam:List* kms:Describe* kms:GetKeyPolicy "
+    "kms:GetKeyRotationStatus kms:List* lambda:GetPolicy lambda:List* logs:Describe* rds:Describe* s3:GetBucket* "
+    "s3:GetEncryptionConfiguration s3:ListAllMyBuckets securityhub:Get* securityhub:List* sns:Get* sns:List* "
+    "sqs:Get* sqs:List* ssm:Describe* sts:GetCallerIdentity tag:GetResources"
 )
 _WRITE_LOGS = "logs:CreateLogGroup logs:CreateLogStream logs:PutLogEvents"
 
@@ -59,8 +61,8 @@ AWS_POLICIES: Mapping[str, Statements] = {
     "PowerUserAccess": (
         allow_all_but("iam:* organizations:* account:*"),
         allow(
-            "account:GetAccountInformation account:ListRegions iam:CreateServiceLinkedRole iam:DeleteServiceLinkedRole "
-            "iam:ListRoles organizations:DescribeOrganization"
+            "account:GetAccountInformation account:ListRegions iam:CreateServiceLinkedRole "
+            "iam:DeleteServiceLinkedRole iam:ListRoles organizations:DescribeOrganization"
         ),
     ),
     "ReadOnlyAccess": (allow(READS),),
@@ -70,9 +72,10 @@ AWS_POLICIES: Mapping[str, Statements] = {
     "AmazonDynamoDBFullAccess": (allow("dynamodb:* dax:* cloudwatch:GetMetricData kms:DescribeKey kms:ListAliases"),),
     "AmazonSSMManagedInstanceCore": (
         allow(
-            "ssm:DescribeAssociation ssm:GetDocument ssm:GetManifest ssm:GetParameter ssm:GetParameters ssm:ListAssociations "
-            "ssm:ListInstanceAssociations ssm:PutInventory ssm:PutComplianceItems ssm:UpdateAssociationStatus "
-            "ssm:UpdateInstanceAssociationStatus ssm:UpdateInstanceInformation ssmmessages:* ec2messages:*"
+            "ssm:DescribeAssociation ssm:GetDocument ssm:GetManifest ssm:GetParameter ssm:GetParameters "
+            "ssm:ListAssociations ssm:ListInstanceAssociations ssm:PutInventory ssm:PutComplianceItems "
+            "ssm:UpdateAssociationStatus ssm:UpdateInstanceAssociationStatus ssm:UpdateInstanceInformation "
+            "ssmmessages:* ec2messages:*"
         ),
     ),
     "CloudWatchAgentServerPolicy": (allow(f"cloudwatch:PutMetricData ec2:DescribeTags {_WRITE_LOGS} ssm:GetParameter"),),
@@ -90,9 +93,10 @@ AWS_POLICIES: Mapping[str, Statements] = {
     "service-role/AmazonAPIGatewayPushToCloudWatchLogs": (allow(f"{_WRITE_LOGS} logs:DescribeLogGroups logs:GetLogEvents"),),
     "service-role/AWSBackupServiceRolePolicyForBackup": (
         allow(
-            "dynamodb:CreateBackup dynamodb:DeleteBackup dynamodb:DescribeBackup dynamodb:DescribeTable ec2:CreateSnapshot "
-            "ec2:CreateTags ec2:DeleteSnapshot ec2:DescribeSnapshots ec2:DescribeVolumes kms:CreateGrant kms:DescribeKey "
-            "rds:AddTagsToResource rds:CreateDBSnapshot rds:DeleteDBSnapshot rds:DescribeDBInstances rds:DescribeDBSnapshots"
+            "dynamodb:CreateBackup dynamodb:DeleteBackup dynamodb:DescribeBackup dynamodb:DescribeTable "
+            "ec2:CreateSnapshot ec2:CreateTags ec2:DeleteSnapshot ec2:DescribeSnapshots ec2:DescribeVolumes "
+            "kms:CreateGrant kms:DescribeKey rds:AddTagsToResource rds:CreateDBSnapshot rds:DeleteDBSnapshot "
+            "rds:DescribeDBInstances rds:DescribeDBSnapshots"
         ),
     ),
     "service-role/AWSGlueServiceRole": (
@@ -115,8 +119,9 @@ _OWN_TABLES = "arn:aws:dynamodb:{region}:{account}:table/*"
 _SECRETS = "arn:aws:secretsmanager:{region}:{account}:secret:{env}/*"
 _LAKE = f"arn:aws:s3:::{COMPANY}-* arn:aws:s3:::{COMPANY}-*/*"
 _TASK = (
-    "secretsmanager:GetSecretValue secretsmanager:DescribeSecret ssm:GetParameters ssm:GetParametersByPath kms:Decrypt "
-    "kms:GenerateDataKey sqs:SendMessage sqs:GetQueueUrl sns:Publish xray:PutTraceSegments xray:PutTelemetryRecords"
+    "secretsmanager:GetSecretValue secretsmanager:DescribeSecret ssm:GetParameters ssm:GetParametersByPath "
+    "kms:Decrypt kms:GenerateDataKey sqs:SendMessage sqs:GetQueueUrl sns:Publish xray:PutTraceSegments "
+    "xray:PutTelemetryRecords"
 )
 _MFA: Json = {"Bool": {"aws:MultiFactorAuthPresent": "true"}}
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from processor.demo.accounts import ACCOUNTS, Account
 from processor.demo.ids import make_hex, make_unique_id
 from processor.demo.staff import ROLES, USERS, RolePlan, UserPlan
-
-DAY_SECONDS = 86_400
+from processor.demo.times import DAY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

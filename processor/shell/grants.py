@@ -32,7 +32,7 @@ class StoredPrincipal(Struct, array_like=True, gc=False):
 
     catalogue: str
     arn: str
-    unique_id: str | None
+    unique_id: str
     account_id: str
     kind: str
     name: str
