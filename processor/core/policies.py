@@ -31,10 +31,14 @@ PATTERNS_MAX = 4_096
 DOCUMENTS_MAX = 4_096
 """How many patterns' and documents' results a parser remembers: at most 3 KB each, so 12 MB of masks."""
 
+PATTERN_CHARS_MAX = 512
+"""A longer pattern, without doubled `*`, has more letters than any action's name (a test holds that)."""
+
 NOT_RESOURCE = "NotResource:"
 """Put before each resource of a NotResource, so that it is not read as one that the statement is about."""
 
 _AFTER_EVERY_NAME = "\U0010ffff"
+_STARS = re.compile(r"\*+")
 _WILDCARD = re.compile(r"[*?]")
 
 
@@ -123,7 +127,9 @@ class Policy:
 
 def expand(pattern: str, catalogue: Catalogue) -> int:
     """The mask of the actions that a pattern matches, whole and in any case; `*` and `?` may stand anywhere."""
-    wanted = pattern.lower()
+    wanted = _STARS.sub("*", pattern.lower())
+    if len(wanted) > PATTERN_CHARS_MAX:
+        return 0
     literal = _WILDCARD.split(wanted, maxsplit=1)[0]
     tail = wanted[len(literal) :]
     if not tail:

@@ -110,34 +110,31 @@ def _build_services(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts]) 
             service = fleet.catalogue.names[action].partition(":")[0]
             last_used[service] = max(last_used.get(service, 0), cell.last)
     windows = [window.label for window in fleet.windows]
+    pairs = [[(verdict, getattr(judged, verdict)) for verdict in VERDICTS] for judged in verdicts]
     return {
         service: {
             "granted": mask.bit_count(),
             "used": {label: (judged.used & mask).bit_count() for label, judged in zip(windows, verdicts, strict=True)},
             "last_used": _time_or_none(last_used.get(service, 0)),
-            "verdict": {label: service_verdict(judged, mask) for label, judged in zip(windows, verdicts, strict=True)},
+            "verdict": {label: service_verdict(judged, mask) for label, judged in zip(windows, pairs, strict=True)},
         }
         for service, mask in granted_services(fleet.catalogue, member.granted.granted)
     }
 
 
-_FEW_GRANTS = 2_000
-
-
 def granted_services(catalogue: Catalogue, granted: int) -> Iterator[tuple[str, int]]:
     """The services that a set of actions has actions of, with the part of the set that is theirs."""
-    if granted.bit_count() > _FEW_GRANTS:
-        services = catalogue.service_masks.keys()
-    else:
-        services = dict.fromkeys(catalogue.names[action].partition(":")[0] for action in ids_in(granted)).keys()
-    for service in services:
-        if mask := granted & catalogue.service_masks[service]:
-            yield service, mask
+    while granted:
+        first = (granted & -granted).bit_length() - 1
+        service = catalogue.names[first].partition(":")[0]
+        part = granted & catalogue.service_masks[service]
+        yield service, part
+        granted ^= part
 
 
-def service_verdict(judged: Verdicts, mask: int) -> str:
-    """The first of used, unused, unproven, too_new, unobservable that any grant of the service has."""
-    return next(verdict for verdict in VERDICTS if getattr(judged, verdict) & mask)
+def service_verdict(judged: Sequence[tuple[str, int]], mask: int) -> str:
+    """The first verdict, of pairs of verdict and mask in VERDICTS' order, that any grant of the service has."""
+    return next(verdict for verdict, of_verdict in judged if of_verdict & mask)
 
 
 def _build_grants(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts]) -> Json:

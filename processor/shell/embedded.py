@@ -138,10 +138,11 @@ class EmbeddedRedis:
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the server (SIGTERM, after `timeout` seconds SIGKILL), remove what is temporary. Can be called again."""
+        end = time.monotonic() + timeout
         if self.poll() is None:
             # The same as SIGTERM, but Redis looks for signals ten times a second only.
-            ask_server(self.path, b"SHUTDOWN FORCE\r\n", timeout)
-        end_process(self._process, timeout)
+            ask_server(self.path, b"SHUTDOWN FORCE\r\n", timeout / 2)
+        end_process(self._process, max(0.0, end - time.monotonic()))
         self._closing.close()
 
     def __enter__(self) -> "EmbeddedRedis":
@@ -292,6 +293,10 @@ def prepare_folder(folder: Path) -> None:
         )
     if stat.S_IMODE(found.st_mode) != 0o700:
         folder.chmod(0o700)
+        if folder.stat().st_mode & 0o077:
+            raise FolderError(
+                f"{folder} stays open to others, its file system ignores modes: give --state another one."
+            )
 
 
 def list_temporary_parents() -> list[Path]:

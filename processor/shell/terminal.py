@@ -46,7 +46,7 @@ def print_report(report: dict[str, Any], *, with_actions: bool) -> None:
     labels = next((list(found["windows"]) for found in principals if found["windows"]), [])
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("principal", overflow="fold")
-    for name in ("granted", *(f"unused {label}" for label in labels), "cannot tell", "not granted, used", "gap index"):
+    for name in ("granted", *(f"unused {label}" for label in labels), "cannot tell", "used, not granted", "gap index"):
         table.add_column(name, justify="right")
     for found in principals[:ROWS_MAX]:
         table.add_row(*_row(found, labels))
@@ -61,8 +61,8 @@ def _by_gap(found: dict[str, Any]) -> tuple[float, int, str]:
     windows = found["windows"]
     if not windows:
         return (1.0, 0, found["arn"])
-    longest = list(windows.values())[-1]
-    return (-longest["gap_index"], -longest["unused"], found["arn"])
+    widest = max(windows.values(), key=lambda window: (window["gap_index"], window["unused"]))
+    return (-widest["gap_index"], -widest["unused"], found["arn"])
 
 
 def _row(found: dict[str, Any], labels: Sequence[str]) -> list[str]:
@@ -80,7 +80,7 @@ def _row(found: dict[str, Any], labels: Sequence[str]) -> list[str]:
         *(str(windows[label]["unused"]) for label in labels),
         str(unsure),
         str(longest["used_not_granted"]),
-        str(longest["gap_index"]),
+        str(max(window["gap_index"] for window in windows.values())),
     ]
 
 

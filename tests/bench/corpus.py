@@ -381,7 +381,13 @@ TLS = (
 TLS_FORMAT = re.sub(r"<([a-z]+)>", r"%(\1)s", TLS)
 ERROR_WEIGHTS = [weight for _, weight, _ in ERRORS]
 OTHER_WEIGHTS = [other.weight for other in OTHERS]
-TEXTS = ("ok", "nightly run", r"Gr\u00fc\u00dfe, \"quoted\" \n second line", "Zürich → 東京 🚀", r"a\u003db\u0026c\u003cd\u003e")
+TEXTS = (
+    "ok",
+    "nightly run",
+    r"Gr\u00fc\u00dfe, \"quoted\" \n second line",
+    "Zürich → 東京 🚀",
+    r"a\u003db\u0026c\u003cd\u003e",
+)
 CALLING_SERVICES = ("lambda", "s3", "secretsmanager", "ecs-tasks", "config", "states", "cloudformation", "dynamodb")
 
 
@@ -391,7 +397,10 @@ def compile_template(text: str) -> str:
 
 
 def compile_record(source: str, name: str, shape: Shape, parameters: str, response: str) -> str:
-    data_events = {"MANAGEMENT": str(not shape.data_event).lower(), "CATEGORY": "Data" if shape.data_event else "Management"}
+    data_events = {
+        "MANAGEMENT": str(not shape.data_event).lower(),
+        "CATEGORY": "Data" if shape.data_event else "Management",
+    }
     parts = data_events | {
         "PARAMETERS": parameters,
         "RESPONSE": response,
@@ -425,7 +434,9 @@ def build_event(source: str, name: str, prefix: str, weight: float, real: Sequen
     subject = f"{source}:{name}"
     shape = next(shape for shape in SHAPES if re.match(shape.pattern, subject))
     own = f"{prefix}:{re.sub(r'[0-9]{8}(v[0-9])?$', '', name)}"
-    succeeded = tuple(compile_record(source, name, shape, parameters, shape.response) for parameters in shape.parameters)
+    succeeded = tuple(
+        compile_record(source, name, shape, parameters, shape.response) for parameters in shape.parameters
+    )
     failed = tuple(compile_record(source, name, shape, parameters, "null") for parameters in shape.parameters)
     return Event(source, name, prefix, weight, RENAMED.get(own, (own,)), succeeded, failed, tuple(real))
 
@@ -484,7 +495,7 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Principal:
     """`kind` is role, user, irsa, sso or service_linked; weights are cumulative. A role has up to `session_slots` sessions
-    at a time, each of them replaced after `session_seconds`."""
+    at a time, each of them replaced after `session_seconds`; `calling` are the services that act for it."""
 
     account_id: str
     kind: str
@@ -496,6 +507,7 @@ class Principal:
     address: str
     buckets: tuple[str, ...]
     key_id: str
+    calling: tuple[str, ...]
     events: tuple[Event, ...]
     event_weights: tuple[float, ...]
     session_slots: int
@@ -596,6 +608,7 @@ def build_principal(random: Random, account_id: str, place: int, events: Sequenc
         address=draw_address(random),
         buckets=tuple(f"{random.choice(NOUNS)}-{random.choice(NOUNS)}-{account_id}" for _ in range(3)),
         key_id=draw_uuid(random),
+        calling=tuple(f"{service}.amazonaws.com" for service in random.sample(CALLING_SERVICES, k=2)),
         events=used,
         event_weights=weigh(len(used), 1.15),
         session_slots=slots,
@@ -621,7 +634,9 @@ def build_company(plan: Plan) -> Company:
     others = []
     for other in OTHERS:
         source, _, name = other.event.partition(":")
-        templates = (compile_template(other.template),) if other.template else build_event(source, name, source, 1).succeeded
+        templates = (
+            (compile_template(other.template),) if other.template else build_event(source, name, source, 1).succeeded
+        )
         others.append((other, source, compile_template(other.caller), templates))
     return Company(tuple(accounts), account_weights, tuple(others))
 
@@ -680,13 +695,20 @@ def draw_statements(random: Random, principal: Principal, known: dict[str, list[
     used: dict[str, list[str]] = {}
     for event in principal.events:
         used.setdefault(event.prefix, []).extend(event.actions)
-    unused = random.sample([prefix for prefix in known if prefix not in used], k=min(random.randint(1, 3), len(known) - len(used)))
+    unused = random.sample(
+        [prefix for prefix in known if prefix not in used], k=min(random.randint(1, 3), len(known) - len(used))
+    )
     statements = []
     for prefix in chain(used, unused):
         patterns = draw_patterns(random, prefix, used.get(prefix, ()), known[prefix])
         if not patterns:
             continue
-        statement: dict[str, Any] = {"Sid": prefix.title().replace("-", ""), "Effect": "Allow", "Action": patterns, "Resource": "*"}
+        statement: dict[str, Any] = {
+            "Sid": prefix.title().replace("-", ""),
+            "Effect": "Allow",
+            "Action": patterns,
+            "Resource": "*",
+        }
         if random.random() < 0.25:
             statement["Resource"] = [f"arn:aws:{prefix}:*:{principal.account_id}:{random.choice(NOUNS)}*"]
         if random.random() < 0.06:
@@ -724,7 +746,9 @@ def draw_date(random: Random) -> str:
     return datetime.fromtimestamp(START_SECONDS - int(days * 86_400), UTC).isoformat()
 
 
-def describe_principal(random: Random, principal: Principal, known: dict[str, list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def describe_principal(
+    random: Random, principal: Principal, known: dict[str, list[str]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """A UserDetailList or RoleDetailList element, and the documents of the policies that are its own, by ARN."""
     home = f"arn:aws:iam::{principal.account_id}:policy/"
     statements = draw_statements(random, principal, known)
@@ -745,7 +769,9 @@ def describe_principal(random: Random, principal: Principal, known: dict[str, li
         f"{noun}PolicyList": [
             {"PolicyName": "inline", "PolicyDocument": {"Version": "2012-10-17", "Statement": statements[:inline]}}
         ],
-        "AttachedManagedPolicies": [{"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in (*own, *attached)],
+        "AttachedManagedPolicies": [
+            {"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in (*own, *attached)
+        ],
         "Tags": [{"Key": "team", "Value": random.choice(NOUNS)}],
     }
     if noun == "User":
@@ -817,7 +843,10 @@ def describe_caller(principal: Principal, slot: int, epoch: int) -> dict[str, An
         provider = f"arn:aws:iam::{account_id}:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/{principal.key_id}"
         context["webIdFederationData"] = {"federatedProvider": provider, "attributes": {}}
     begun = START_SECONDS + epoch * principal.session_seconds - random.randrange(3600)
-    context["attributes"] = {"creationDate": format_time(begun), "mfaAuthenticated": str(principal.kind == "sso").lower()}
+    context["attributes"] = {
+        "creationDate": format_time(begun),
+        "mfaAuthenticated": str(principal.kind == "sso").lower(),
+    }
     if session.startswith("i-"):
         context["ec2RoleDelivery"] = "2.0"
     return {
@@ -841,7 +870,13 @@ def draw_session_name(random: Random, principal: Principal) -> str:
         return "i-" + draw_hex(random, 17)
     if "task" in principal.name:
         return draw_hex(random, 32)
-    return random.choice(("GitHubActions", f"botocore-session-{random.randrange(10**9, 2 * 10**9)}", f"aws-go-sdk-{random.getrandbits(60)}"))
+    return random.choice(
+        (
+            "GitHubActions",
+            f"botocore-session-{random.randrange(10**9, 2 * 10**9)}",
+            f"aws-go-sdk-{random.getrandbits(60)}",
+        )
+    )
 
 
 SIZED: dict[str, Callable[..., str]] = {"hex": draw_hex, "base32": draw_base32, "base64": draw_base64}
@@ -850,7 +885,9 @@ FRESH: dict[str, Callable[[Random], str]] = {
     "noun": lambda random: random.choice(NOUNS),
     "text": lambda random: random.choice(TEXTS),
     "number": lambda random: str(random.randrange(10**6)),
-    "instances": lambda random: ",".join(f'{{"instanceId":"i-{draw_hex(random, 17)}"}}' for _ in range(random.randint(1, 8))),
+    "instances": lambda random: ",".join(
+        f'{{"instanceId":"i-{draw_hex(random, 17)}"}}' for _ in range(random.randint(1, 8))
+    ),
     "strings": lambda random: ",".join(f'"i-{draw_hex(random, 17)}"' for _ in range(random.randint(1, 8))),
 }
 """Words that are drawn anew each time that they occur; with SIZED (hex_17: 17 digits)."""
@@ -860,7 +897,9 @@ KEPT: dict[str, Callable[["Fields"], str]] = {
     "function_arn": lambda fields: "arn:aws:lambda:%(region)s:%(account)s:function:%(noun)s-%(noun)s" % fields,
     "key_arn": lambda fields: f"arn:aws:kms:{fields['region']}:{fields['account']}:key/{fields.principal.key_id}",
     "object_key": lambda fields: "%(noun)s/year=2026/month=10/day=08/part-%(hex_5)s-%(uuid)s.snappy.parquet" % fields,
-    "provider_arn": lambda fields: "arn:aws:iam::%(account)s:oidc-provider/oidc.eks.%(region)s.amazonaws.com/id/%(account)s" % fields,
+    "provider_arn": lambda fields: (
+        "arn:aws:iam::%(account)s:oidc-provider/oidc.eks.%(region)s.amazonaws.com/id/%(account)s" % fields
+    ),
     "resource_arn": lambda fields: "arn:aws:%(prefix)s:%(region)s:%(account)s:%(noun)s/%(noun)s-%(hex_8)s" % fields,
     "session": lambda fields: "sess-%(hex_8)s" % fields,
     "table": lambda fields: "%(noun)s-%(noun)s" % fields,
@@ -968,7 +1007,9 @@ class Segment:
             if region == "us-east-1" or event.source not in GLOBAL_SOURCES:
                 return principal, event
 
-    def _begin(self, account: Account, principal: Principal, source: str, name: str, region: str, second: int) -> Fields:
+    def _begin(
+        self, account: Account, principal: Principal, source: str, name: str, region: str, second: int
+    ) -> Fields:
         fields, random = self._fields, self._random
         fields.clear()
         fields.principal, fields.target = principal, random.choice(account.principals)
@@ -1003,7 +1044,7 @@ class Segment:
             return shape.template % fields, shape.denied
         via_share = 1 if principal.kind == "service_linked" else {"kms": 0.6, "s3": 0.06}.get(event.source, 0.02)
         if random.random() < via_share:
-            via = f"{random.choice(CALLING_SERVICES)}.amazonaws.com"
+            via = random.choice(principal.calling)
             fields["caller"] = f'{fields["caller"][:-1]},"invokedBy":"{via}"}}'
             fields["address"] = fields["agent"] = via
         else:
