@@ -12,17 +12,16 @@ import msgspec
 
 from processor.core.explain import build_explanation, find_members, print_explanation
 from processor.core.fleet import Fleet, inventory_by_key
-from processor.core.horizon import Horizon, allocate_memory
+from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal, read_inventory
 from processor.core.organizations import read_organization
 from processor.core.records import DAY_SECONDS, TIME_MAX, format_time
 from processor.core.report import Json, build_report
 from processor.opening import Opened, Place, load_opened, open_store
-from processor.replay import HORIZON_SLOTS, AsOfError, Replay
+from processor.replay import AsOfError, Replay
 from processor.settings import Settings, dump_settings, load_settings
 from processor.shell.files import SourceError, find_sources
 from processor.shell.grants import write_grants
-from processor.shell.horizon_file import allocate_slots
 from processor.shell.redis import Store, StoreError
 from processor.shell.tables import load_catalogue
 from processor.shell.terminal import print_report, show_progress
@@ -51,7 +50,7 @@ async def run_replay(order: ReplayOrder, place: Place, style: Style, warn: Calla
     fresh = read_inventories(order.inventories, order.organizations)
     async with open_store(place, warn) as store:
         await store.claim(exclusive=place.url is None)
-        horizon = Horizon(allocate=allocate_slots, slots=HORIZON_SLOTS)
+        horizon = Horizon()
         until = TIME_MAX if order.as_of is None else order.as_of
         opened = await load_opened(store, order.settings, horizon, until=until, fresh=fresh)
         check_as_of(opened, order.as_of)
@@ -192,7 +191,7 @@ async def open_for_reading(store: Store, as_of: int | None, warn: Callable[[str]
     if "layout" not in meta:
         raise StoreError(f"the store at {store.where} is empty: fill it by replay or run first")
     settings = load_settings(meta["settings"]) if "settings" in meta else Settings()
-    opened = await load_opened(store, settings, Horizon(allocate=allocate_memory))
+    opened = await load_opened(store, settings, Horizon())
     check_as_of(opened, as_of)
     time_of = as_of or max(int(meta.get("as_of") or 0), opened.pipeline.tally.newest) or int(time.time())
     covered = meta.get("covered_since")

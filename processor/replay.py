@@ -14,11 +14,9 @@ from processor.core.stream import SLICING, decode_stream
 from processor.opening import Opened
 from processor.shell.files import Source, SourceReader
 
-FLUSH_SECONDS = 1.0
-FLUSH_USES = 250_000
-
-HORIZON_SLOTS = 1 << 21
-"""16 MB from the start, so that a million uses need no growing."""
+FLUSH_SECONDS = 5.0
+FLUSH_USES = 1_000_000
+"""A batch has nobody waiting for it, and can be read again: its flushes are few, as each writes a hot cell anew."""
 
 _POSITION = Packer("<BBIQ")
 _WHOLE, _CUT = 1, 2

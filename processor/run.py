@@ -69,7 +69,7 @@ class Runner:
         await opened.state.flush(commands)
         usages = opened.ledger.principals.values()
         fleet = opened.build_fleet(order.settings, None)
-        self.tracker = Tracker(fleet, usages, opened.pipeline.tally.newest)
+        self.tracker = Tracker(fleet, usages, min(opened.pipeline.tally.newest, int(clock())))
         self.text = GapText(self.tracker)
         await self._refresh_text()
         self.health.flushed_at = clock()
@@ -140,6 +140,7 @@ class Runner:
         self.health.waiting = False
         for usage, actions in changed:
             self.tracker.apply_uses(usage, actions)
+        self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
         newest = self.opened.pipeline.tally.newest
         now = int(clock())
         self.tracker.advance(now if follower.caught_up else min(newest, now))
@@ -214,7 +215,7 @@ async def hold_once(
 
 def make_server(order: RunOrder, health: Health, held: list[Runner]) -> tuple[Server, Histogram]:
     """The HTTP server over whatever runner holds the store at the time."""
-    from processor.core.intake import Tally
+    from processor.core.tally import Tally
     from processor.shell.tables import load_catalogue
 
     empty = Tally()

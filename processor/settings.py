@@ -30,7 +30,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from processor.core.gap import Logging, Window
-from processor.core.intake import Scope
+from processor.core.sessions import Scope
 
 DAYS_MAX = 400
 Days = Annotated[int, Meta(ge=1, le=DAYS_MAX)]

@@ -67,7 +67,9 @@ class Namer:
         if isinstance(document, str):
             document = json.loads(urllib.parse.unquote(document) if document[0] == "%" else document)
         statements = document["Statement"]
-        return [self._say(each, everyone_only) for each in (statements if isinstance(statements, list) else [statements])]
+        return [
+            self._say(each, everyone_only) for each in (statements if isinstance(statements, list) else [statements])
+        ]
 
     def _say(self, statement: Json, everyone_only: bool) -> Said:
         named: set[str] = set()
@@ -176,9 +178,7 @@ def _levels_of(namer: Namer, organization: Json, account: str) -> list[list[Said
     while at:
         for kind in ("SERVICE_CONTROL_POLICY", "RESOURCE_CONTROL_POLICY"):
             attached = [
-                policy
-                for policy in organization["policies"]
-                if at in policy["targets"] and policy["type"] == kind
+                policy for policy in organization["policies"] if at in policy["targets"] and policy["type"] == kind
             ]
             resources = kind == "RESOURCE_CONTROL_POLICY"
             said = [each for policy in attached for each in namer.read(policy["content"], resources)]

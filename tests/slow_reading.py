@@ -25,20 +25,56 @@ CLASSES = (
 
 NOT_IAM_TYPES = {"AwsServiceEvent", "AwsConsoleSignIn", "AwsConsoleAction", "AwsVpceEvent", "AwsCloudTrailInsight"}
 NOT_IAM_CATEGORIES = {"NetworkActivity", "Insight"}
-REFUSED = set(
-    """AccessDenied AccessDeniedException UnauthorizedOperation UnauthorizedAccess AuthorizationError
-    AuthorizationErrorException NotAuthorized NotAuthorizedException AuthFailure ExpiredToken ExpiredTokenException
-    InvalidClientTokenId InvalidAccessKeyId UnrecognizedClientException SignatureDoesNotMatch InvalidSignatureException
-    MissingAuthenticationToken MissingAuthenticationTokenException IncompleteSignature""".split()
-)
+REFUSED = {
+    "AccessDenied",
+    "AccessDeniedException",
+    "UnauthorizedOperation",
+    "UnauthorizedAccess",
+    "AuthorizationError",
+    "AuthorizationErrorException",
+    "NotAuthorized",
+    "NotAuthorizedException",
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "InvalidAccessKeyId",
+    "UnrecognizedClientException",
+    "SignatureDoesNotMatch",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "IncompleteSignature",
+}
 """FACTS.md, From event to IAM action: authorization and authentication."""
 
-NOT_PASSED = set(
-    """principal principals principalArn assumeRolePolicyDocument policy masterUserARN masterBackendRole
-    assumableRoleArns sourceRoleArn crossAccountRoleArn crossAccountRoleArns consumerAccountRoleArn targetRoleArn
-    removeIamRoles resourceArn resourceArns environment environmentVariables environmentVariablesOverride variables tags
-    tagSet tagSpecificationSet tagSpecification parameterValue""".split()
-)
+NOT_PASSED = {
+    "principal",
+    "principals",
+    "principalArn",
+    "assumeRolePolicyDocument",
+    "policy",
+    "masterUserARN",
+    "masterBackendRole",
+    "assumableRoleArns",
+    "sourceRoleArn",
+    "crossAccountRoleArn",
+    "crossAccountRoleArns",
+    "consumerAccountRoleArn",
+    "targetRoleArn",
+    "removeIamRoles",
+    "resourceArn",
+    "resourceArns",
+    "environment",
+    "environmentVariables",
+    "environmentVariablesOverride",
+    "variables",
+    "tags",
+    "tagSet",
+    "tagSpecificationSet",
+    "tagSpecification",
+    "parameterValue",
+}
 """Parameters that name a role which nobody passes there; written down again from the docs of processor/core/parameters.py."""
 
 Principal = tuple[str, str | None]
@@ -79,9 +115,9 @@ def read_all(paths: Iterable[Path | str], as_of: str | None = None) -> SlowReadi
 
 def list_files(path: str) -> list[str]:
     """The event files at a path: S3 log files by the time in their name, the others before them by path."""
-    if not os.path.isdir(path):
+    if not Path(path).is_dir():
         return [path]
-    found = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    found = [str(Path(folder) / name) for folder, _, names in os.walk(path) for name in names]
     found = [file for file in found if file.lower().endswith(SUFFIXES)]
     found = [file for file in found if "CloudTrail-Digest" not in file and "CloudTrail-Insight" not in file]
 
@@ -130,7 +166,10 @@ def open_envelope(payload: Any) -> Iterator[Any]:
     """The records in one payload. What is no envelope is itself taken for a record."""
     if isinstance(payload, list):
         for element in payload:
-            yield from open_envelope(element)
+            if isinstance(element, list):
+                yield element
+            else:
+                yield from open_envelope(element)
     elif not isinstance(payload, dict) or "eventID" in payload:
         yield payload
     elif isinstance(payload.get("Records"), list):
@@ -216,15 +255,15 @@ def add_use(cells: dict[str, Cell], actions: Iterable[str], time: str, *, denied
 def is_not_iam(record: dict[str, Any]) -> bool:
     source = record.get("eventSource")
     return (
-        record.get("eventType") in NOT_IAM_TYPES
-        or record.get("eventCategory") in NOT_IAM_CATEGORIES
+        str(record.get("eventType")) in NOT_IAM_TYPES
+        or str(record.get("eventCategory")) in NOT_IAM_CATEGORIES
         or (isinstance(source, str) and source.lower() == "signin.amazonaws.com")
     )
 
 
 def is_complete(record: dict[str, Any]) -> bool:
     texts = [record.get(name) for name in ("eventID", "eventTime", "eventSource", "eventName")]
-    if not all(isinstance(text, str) and text for text in texts):
+    if not all(isinstance(text, str) for text in texts) or not record["eventID"]:
         return False
     return format_time(record["eventTime"]) is not None and isinstance(record.get("userIdentity"), dict)
 
@@ -259,6 +298,9 @@ def find_principal(caller: dict[str, Any]) -> Principal | None:
     session = caller.get("sessionContext")
     issuer = session.get("sessionIssuer") if isinstance(session, dict) else None
     issuer = issuer if isinstance(issuer, dict) else {}
+    if not isinstance(kind, str) or not kind:
+        # The issue is silent here: without a type the ARN says who it is.
+        kind = "AssumedRole" if issuer.get("arn") else "IAMUser"
     if kind == "AssumedRole":
         # The session's own principalId is the role's unique id, a colon and the session name.
         own = caller.get("principalId")

@@ -45,7 +45,7 @@ def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
             events = _decode_events(b"[" + b",".join(payloads) + b"]")
             if len(events) == len(payloads):
                 return Decoded([event.detail for event in events], [], [])
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass  # One of them is something else: each is looked at below.
     found = Decoded([], [], [])
     for payload in payloads:
@@ -135,7 +135,7 @@ def decode_log_batch(batch: bytes) -> Decoded:
         decoded = decode_records(("[" + ",".join(messages) + "]").encode())
         if decoded.read == len(messages):
             return decoded
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         pass  # A message is no JSON, or the batch is no batch: each is looked at below.
     return decode_payload(batch)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from processor.core.catalogue import Catalogue, mask_of_ids
 from processor.core.gap import Granted, Logging, PrincipalGap, Verdicts, Window, judge, observable_mask, recompute
-from processor.core.intake import Scope, key_of
 from processor.core.inventory import InventoryPrincipal
 from processor.core.principals import Principal
+from processor.core.sessions import Scope, key_of
 from processor.core.usage import PrincipalUsage
 
 NO_LOGGING_SET = Logging()

@@ -55,7 +55,8 @@ class InventoryError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class InventoryPrincipal:
-    """A role or user. `created` is in seconds since 1970, `boundary` the ARN of its permission boundary."""
+    """A role or user. `created` is in seconds since 1970, `boundary` the ARN of its permissions boundary. An entry without
+    `unique_id` is refused: the log's uses could never be matched to it, and all of it would look unused."""
 
     arn: str
     unique_id: str

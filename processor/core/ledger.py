@@ -7,10 +7,12 @@ repeated; only the late counts of days that are over are added to what the store
 from collections.abc import Iterable, Iterator
 
 from processor.core.horizon import Horizon
-from processor.core.intake import DENIED, SUCCEEDED, Session, Tally, Use, key_of, salt_of, shard_of
+from processor.core.intake import Use
 from processor.core.principals import Principal
-from processor.core.records import DAY_SECONDS, TIME_MAX
-from processor.core.usage import REGION, RESOURCE, Cell, PrincipalUsage
+from processor.core.records import DAY_SECONDS, TIME_MAX, Resource
+from processor.core.sessions import DENIED, SUCCEEDED, Call, Session, key_of, shard_of
+from processor.core.tally import Tally
+from processor.core.usage import OPERATOR, REGION, RESOURCE, VIA, Cell, PrincipalUsage
 
 
 class Ledger:
@@ -33,7 +35,7 @@ class Ledger:
         found = self.principals.get(number)
         if found is None:
             found = self.principals[number] = PrincipalUsage(
-                principal, number.to_bytes(8, "big"), shard_of(number), salt_of(principal), {}, {}, set(), {}, [], set()
+                principal, number.to_bytes(8, "big"), shard_of(number), {}, {}, set(), {}, []
             )
             self.dirty.append(found)
         return found
@@ -45,114 +47,109 @@ class Ledger:
 
     def apply_uses(self, uses: Iterable[Use]) -> None:
         """Count uses. The hot loop: what is rare is in methods of its own."""
-        tally = self.tally
-        until = self.until
         count_use = count_denied = count_duplicate = 0
-        start = end = mask = added = 0
-        span = None
-        for session, actions, time, event, outcome, region, resources in uses:
+        until = self.until
+        start = end = 0
+        seen: dict[int, None] = {}
+        for session, call, time, event, resources in uses:
             if not start <= time < end:
-                if span is not None:
-                    span.count += added
-                    added = 0
                 span = self.horizon.span_at(time)
                 if span is None:
                     start = end = 0
-                    count_use += outcome != DENIED
-                    count_denied += outcome == DENIED
-                    self._apply_late(session, actions, time, outcome)
+                    count_denied += call.outcome == DENIED
+                    count_use += call.outcome != DENIED
+                    self._apply_late(session, call, time)
                     continue
-                start, end = span.start, span.end
-                span.reserve(len(uses))  # type: ignore[arg-type]  # a list in every caller; Iterable reads better
-                slots, mask, fresh = span.slots, span.mask, span.fresh.append
-            at = event & mask
-            while found := slots[at]:
-                if found == event:
-                    break
-                at = (at + 1) & mask
-            if found:
+                start, end, seen = span.start, span.end, span.seen
+            if event in seen:
                 count_duplicate += 1
                 continue
-            slots[at] = event
-            added += 1
-            fresh(event)
-            if outcome == DENIED:
+            seen[event] = None
+            if call.outcome == DENIED:
                 count_denied += 1
             else:
                 count_use += 1
             if time > until:
                 self.beyond_until += 1
                 continue
-            usage = session.usage or self._attach(session)
-            cells = usage.cells
             day = time // DAY_SECONDS
-            for action in actions:
-                cell = cells.get(action)
-                if cell is None:
-                    cell = cells[action] = Cell()
+            for cell in call.cells or self._attach(call):
                 if not cell.dirty:
-                    cell.dirty = True
-                    if not usage.dirty:
-                        self.dirty.append(usage)
-                    usage.dirty.append(action)
-                if outcome == DENIED:
+                    self._mark_dirty(call)
+                if call.outcome == DENIED:
                     cell.denied += 1
                     continue
                 cell.count += 1
-                if time > cell.last:
-                    cell.last = time
-                if time < cell.first:
-                    cell.first = time
-                if outcome == SUCCEEDED:
-                    if time > cell.last_success:
-                        cell.last_success = time
-                    if time < cell.first_success:
-                        cell.first_success = time
                 if day == cell.day:
                     cell.day_count += 1
                 else:
-                    usage.roll_day(action, cell, day)
-                if (caller := session.number + action) not in usage.callers:
-                    usage.note_caller(caller, cell, session.operator, session.via)
-                if region not in cell.regions and not cell.overflow & 2:
-                    cell.note_facet(REGION, region or "")
-                if resources is not None and not cell.overflow & 4:
-                    for resource in resources:
-                        if resource.ARN is not None and resource.ARN not in cell.resources:
-                            cell.note_facet(RESOURCE, resource.ARN)
-        if span is not None:
-            span.count += added
+                    call.actor.usage.roll_day(cell, day)
+                if time > cell.last_success:
+                    if time > cell.last:
+                        cell.last = time
+                    if call.outcome == SUCCEEDED:
+                        cell.last_success = time
+                if time < cell.first_success:
+                    if time < cell.first:
+                        cell.first = time
+                    if call.outcome == SUCCEEDED:
+                        cell.first_success = time
+                if not cell.overflow & 1 << OPERATOR and session.operator not in cell.operators:
+                    cell.note_facet(OPERATOR, session.operator)
+                if session.via and session.via not in cell.vias:
+                    cell.note_facet(VIA, session.via)
+                if resources is not None and not cell.overflow & 1 << RESOURCE:
+                    note_resources(cell, resources)
+        tally = self.tally
         tally.classes["use"] += count_use
         tally.classes["denied"] += count_denied
         tally.classes["duplicate"] += count_duplicate
 
-    def _attach(self, session: Session) -> PrincipalUsage:
-        assert session.principal is not None  # noqa: S101 - a session without one is excluded before
-        session.usage = self.open_usage(session.principal)
-        usage: PrincipalUsage = session.usage
-        return usage
+    def _attach(self, call: Call) -> tuple[Cell, ...]:
+        """Find or make the cells of a call."""
+        actor = call.actor
+        if actor.usage is None:
+            assert actor.principal is not None  # noqa: S101 - an actor without one is excluded before
+            actor.usage = self.open_usage(actor.principal)
+        cells = actor.usage.cells
+        for action in call.actions:
+            if action not in cells:
+                cells[action] = Cell(action)
+            if call.outcome != DENIED:
+                cells[action].note_facet(REGION, call.region or "")
+        call.cells = tuple(cells[action] for action in call.actions)
+        return call.cells
 
-    def _apply_late(self, session: Session, actions: tuple[int, ...], time: int, outcome: int) -> None:
+    def _mark_dirty(self, call: Call) -> None:
+        usage = call.actor.usage
+        if not usage.dirty:
+            self.dirty.append(usage)
+        for cell in call.cells:
+            if not cell.dirty:
+                cell.dirty = True
+                usage.dirty.append(cell.action)
+
+    def _apply_late(self, session: Session, call: Call, time: int) -> None:
         """A use older than the horizon: it may be a duplicate, so it moves first and last use, but no count."""
         self.tally.late += 1
-        if outcome == DENIED:
+        if call.outcome == DENIED or time > self.until:
             return
-        usage = session.usage or self._attach(session)
-        for action in actions:
-            cell = usage.cells.get(action)
-            if cell is None:
-                cell = usage.cells[action] = Cell()
+        for cell in call.cells or self._attach(call):
             cell.first = min(cell.first, time)
+            cell.note_facet(OPERATOR, session.operator)
             if time > cell.last:
                 cell.last = time
                 if (day := time // DAY_SECONDS) > cell.day:
-                    usage.roll_day(action, cell, day)
+                    call.actor.usage.roll_day(cell, day)
                     cell.day_count = 0
-            if outcome == SUCCEEDED:
+            if call.outcome == SUCCEEDED:
                 cell.last_success = max(cell.last_success, time)
                 cell.first_success = min(cell.first_success, time)
-            if not cell.dirty:
-                cell.dirty = True
-                if not usage.dirty:
-                    self.dirty.append(usage)
-                usage.dirty.append(action)
+        self._mark_dirty(call)
+
+
+def note_resources(cell: Cell, resources: list[Resource]) -> None:
+    """Keep the ARNs among a record's resources."""
+    for resource in resources:
+        if resource.ARN is not None and resource.ARN not in cell.resources:
+            cell.note_facet(RESOURCE, resource.ARN)

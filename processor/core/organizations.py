@@ -104,10 +104,10 @@ def build_ceiling(organization: Organization, account_id: str, parser: PolicyPar
     for level in () if account_id == organization.management_account else organization.levels(account_id):
         for kind in kinds:
             attached = [policy for policy in level.policies if policy.kind == kind]
-            guard = build_guard([each for policy in attached for each in parser.parse_clauses(policy.clauses)])
             if not attached:
                 flags.append(f"no_{kind}_at:{level.id}")
                 continue
+            guard = build_guard([each for policy in attached for each in parser.parse_clauses(policy.clauses)])
             if not guard.allowed:
                 flags.append(f"no_{kind}_allow_at:{level.id}")
             if not guard.allowed and kind == "rcp":
@@ -121,16 +121,14 @@ def join_guards(guards: Iterable[Guard]) -> Guard | None:
     """All of them at once: what one does not allow or removes is gone, what one leaves doubtful is."""
     joined: Guard | None = None
     for guard in guards:
-        joined = (
-            guard
-            if joined is None
-            else Guard(
+        if joined is not None:
+            guard = Guard(
                 joined.allowed & guard.allowed,
                 joined.allowed_plainly & guard.allowed_plainly,
                 joined.removed | guard.removed,
                 joined.marked | guard.marked,
             )
-        )
+        joined = guard
     return joined
 
 
@@ -215,8 +213,8 @@ def _kind_of(found: Json, kinds: Mapping[str, str], place: str) -> str:
 def decode_object(document: bytes | Json, name: str, error: type[ValueError]) -> Json:
     """A file's JSON object, decoded already or not. Raises `error`, which names the file."""
     try:
-        whole = document if isinstance(document, dict) else msgspec.json.decode(document)
-    except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as problem:
+        whole = msgspec.json.decode(document) if isinstance(document, bytes | str) else document
+    except (ValueError, RecursionError, msgspec.MsgspecError) as problem:
         raise error(f"{name} is no JSON: {problem}") from problem
     if not isinstance(whole, dict):
         raise error(f"{name} is {say_kind(whole)}, not an object")

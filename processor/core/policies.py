@@ -4,7 +4,7 @@ A document is read into clauses, what it says; a clause becomes a statement wher
 of all that bears on a principal become its grants. No action is pruned for its resource: resources stay with the grant.
 
     own and group policies    Allow grants; Deny removes, or marks as conditional
-    guards                    permission boundary, SCPs and RCPs of each level: what their Allows lack is taken away, and
+    guards                    a boundary, SCPs and RCPs of each level: what their Allows lack is taken away, and
                               their Denies remove or mark
 
 The rules of the language are those of the IAM User Guide (JSON policy elements; policy evaluation logic).
@@ -15,7 +15,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
@@ -29,7 +28,7 @@ DOCUMENT_BYTES_MAX = 1024 * 1024
 
 PATTERNS_MAX = 4_096
 DOCUMENTS_MAX = 4_096
-"""How many patterns' and documents' results a parser remembers: at most 3 KB each, so 12 MB of masks."""
+"""How many masks of patterns, of lists of patterns, and how many documents a parser remembers; a mask is at most 3 KB."""
 
 PATTERN_CHARS_MAX = 512
 """A longer pattern, without doubled `*`, has more letters than any action's name (a test holds that)."""
@@ -143,7 +142,7 @@ def expand(pattern: str, catalogue: Catalogue) -> int:
     # Looking for the longest text between wildcards first spares nine of ten the regular expression.
     needed = max(_WILDCARD.split(tail), key=len)
     start = len(literal)
-    names = enumerate(islice(catalogue.lower, first, end), first)
+    names = enumerate(map(str.lower, catalogue.names[first:end]), first)
     return mask_of_ids(action for action, name in names if needed in name and matches(name, start))
 
 
@@ -167,7 +166,9 @@ class PolicyParser:
         self.catalogue = catalogue
         self._expand = lru_cache(PATTERNS_MAX)(lambda pattern: expand(pattern, catalogue))
         self._expand_all = lru_cache(DOCUMENTS_MAX)(self._join_patterns)
-        self._parse = lru_cache(DOCUMENTS_MAX)(self._parse_text)
+        self._parse = lru_cache(DOCUMENTS_MAX)(
+            lambda text, of_resources: self.parse_clauses(read_clauses(text, of_resources=of_resources))
+        )
 
     def parse_document(self, document: object, *, of_resources: bool = False) -> tuple[Statement, ...]:
         """The statements of a document: an object, its JSON as text or bytes, or that URL-encoded, as the raw IAM API
@@ -187,9 +188,6 @@ class PolicyParser:
             )
             for clause in clauses
         )
-
-    def _parse_text(self, text: str | bytes, of_resources: bool) -> tuple[Statement, ...]:
-        return self.parse_clauses(read_clauses(text, of_resources=of_resources))
 
     def _join_patterns(self, patterns: tuple[str, ...]) -> int:
         mask = 0

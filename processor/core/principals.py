@@ -7,6 +7,7 @@ created anew is another principal (CloudTrail User Guide, userIdentity element).
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -158,8 +159,12 @@ _BY_TYPE: Mapping[str, Callable[[UserIdentity, Known], Principal | None]] = {
 
 
 def _make_principal(arn: str | None, unique_id: str | None, kind: str, known: Known) -> Principal | None:
-    if not arn:
-        return known.get(unique_id or "")
+    return _read_principal(arn, unique_id, kind) if arn else known.get(unique_id or "")
+
+
+@lru_cache(maxsize=65_536)
+def _read_principal(arn: str, unique_id: str | None, kind: str) -> Principal | None:
+    """The principal of an ARN, None for a malformed one."""
     found = _PRINCIPAL_ARN.fullmatch(arn)
     if found is None:
         return None

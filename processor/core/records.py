@@ -7,10 +7,12 @@ whole and judged by hand, so that one odd record costs its neighbours nothing bu
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
+
+API_CALL = "AwsApiCall"
 
 NOT_IAM_EVENT_TYPES = frozenset(
     (
@@ -54,7 +56,7 @@ class Record(Struct, gc=False, kw_only=True):
     awsRegion: str | None = None
     errorCode: str | None = None
     requestParameters: Raw = Raw()
-    eventID: str
+    eventID: Annotated[str, Meta(min_length=1)]
     resources: list[Resource] | None = None
     eventType: str | None = None
     recipientAccountId: str | None = None
@@ -93,7 +95,7 @@ def decode_records(array: bytes) -> Decoded:
     """A JSON array of records. Raises msgspec.DecodeError where the array itself is no JSON."""
     try:
         return Decoded(_decode_records(array), [], [])
-    except (msgspec.ValidationError, UnicodeDecodeError):
+    except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
         return decode_each(_decode_raws(array))
 
 
@@ -101,7 +103,7 @@ def decode_lines(lines: bytes) -> list[Record] | None:
     """Newline-separated records, or None where any line is something else and each must be looked at."""
     try:
         return _decode_lines(lines)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -143,6 +145,10 @@ def judge_object(whole: dict[str, Any], raw: bytes, found: Decoded) -> None:
         if not isinstance(whole.get(name), str):
             found.rejected.append(Rejected(f"no_{name}" if whole.get(name) is None else f"bad_{name}", raw))
             return
+    if not whole["eventID"]:
+        # All calls without an id would be duplicates of the first.
+        found.rejected.append(Rejected("no_eventID", raw))
+        return
     caller = whole.get("userIdentity")
     if not isinstance(caller, dict):
         found.rejected.append(Rejected("no_userIdentity" if caller is None else "bad_userIdentity", raw))

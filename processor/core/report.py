@@ -9,8 +9,8 @@ from typing import Any
 from processor.core.catalogue import Catalogue, ids_in
 from processor.core.fleet import Fleet, Member
 from processor.core.gap import VERDICTS, Verdicts, gap_index
-from processor.core.intake import CLASSES, Tally
 from processor.core.records import format_time
+from processor.core.tally import CLASSES, Tally
 from processor.core.usage import PrincipalUsage
 
 Json = dict[str, Any]

@@ -1,14 +1,14 @@
 """The gaps of all principals, kept as uses come and time passes."""
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from processor.core.catalogue import RISKS
 from processor.core.fleet import Fleet, Member
 from processor.core.gap import PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
-from processor.core.intake import key_of
 from processor.core.report import count_not_granted, granted_services
+from processor.core.sessions import key_of
 from processor.core.usage import PrincipalUsage
 
 PRIVILEGED = tuple(risk for risk in RISKS if risk not in ("data_access", "destructive"))
@@ -90,17 +90,28 @@ class Tracker:
         if gap.turns_at < turned:
             heapq.heappush(self._turns, (gap.turns_at, key))
 
+    def note_coverage(self, accounts: Mapping[str, int]) -> None:
+        """Take in since when the accounts' logs are known: a first record, or an older one, concerns all verdicts there."""
+        before = self.fleet.coverage
+        now = self.fleet.coverage = replace(before, accounts=accounts)
+        for account_id in accounts:
+            if now.since_of(account_id) != before.since_of(account_id):
+                for key in self._by_account.get(account_id, ()):
+                    self._add(key, self.fleet.member(key))
+
     def advance(self, as_of: int) -> None:
         """Let time pass: uses lapse, grants come of age, coverage fills windows."""
         if as_of <= self.as_of:
             return
         self.as_of = as_of
         while self._turns and self._turns[0][0] <= as_of:
-            _, key = heapq.heappop(self._turns)
+            turn, key = heapq.heappop(self._turns)
+            gap = self._gaps[key]
+            if turn != gap.turns_at:
+                continue  # An earlier turn was found for it since, and has an entry of its own.
             member = self.fleet.member(key)
             cells = {} if member.usage is None else member.usage.cells
             covered = self.fleet.coverage.since_of(member.principal.account_id)
-            gap = self._gaps[key]
             if advance(gap, cells, member.granted, covered, as_of, self.fleet.windows):
                 self.changed.add(key)
             heapq.heappush(self._turns, (gap.turns_at, key))

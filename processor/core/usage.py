@@ -21,10 +21,6 @@ FACETS_MAX = 16
 FACET_CHARS_MAX = 512
 
 
-CALLERS_MAX = 1_024
-"""Pairs of session and action that a principal remembers; some 60 KB for one with many sessions."""
-
-
 class Cell:
     """One pair's usage. Times in seconds since 1970; `..._success` are of uses that the service carried out.
 
@@ -33,6 +29,7 @@ class Cell:
     """
 
     __slots__ = (
+        "action",
         "count",
         "day",
         "day_count",
@@ -51,7 +48,8 @@ class Cell:
         "vias",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, action: int) -> None:
+        self.action = action
         self.count = 0
         self.denied = 0
         self.first = NOT_YET
@@ -92,33 +90,22 @@ class PrincipalUsage:
     """All cells of one principal, by action id.
 
     `days` holds counts of days that are over, by (day, action), as many as memory allows; those in `days_dirty` are not
-    yet stored. `late` is what must be added to counts that are in the store only, before the next flush. `callers` are
-    sums of a session's number and an action, whose operator and service are noted.
+    yet stored. `late` is what must be added to counts that are in the store only, before the next flush.
     """
 
     principal: Principal
     key: bytes
     shard: int
-    salt: int
     cells: dict[int, Cell]
     days: dict[tuple[int, int], int]
     days_dirty: set[tuple[int, int]]
     late: dict[tuple[int, int], int]
     dirty: list[int]
-    callers: set[int]
     stored: bool = False
 
-    def note_caller(self, caller: int, cell: Cell, operator: str, via: str) -> None:
-        """Keep the operator and the service of a session that has not used this action before, as far as is known."""
-        if len(self.callers) >= CALLERS_MAX:
-            self.callers.clear()
-        self.callers.add(caller)
-        cell.note_facet(OPERATOR, operator)
-        if via:
-            cell.note_facet(VIA, via)
-
-    def roll_day(self, action: int, cell: Cell, day: int) -> None:
+    def roll_day(self, cell: Cell, day: int) -> None:
         """Count a use on another day than the cell's newest."""
+        action = cell.action
         if day > cell.day:
             if cell.day_count:
                 self.days[cell.day, action] = cell.day_count

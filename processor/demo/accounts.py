@@ -60,33 +60,29 @@ def list_operators(*teams: str) -> tuple[str, ...]:
     return tuple(f"{person}@{COMPANY}.example" for team in teams for person in TEAMS[team])
 
 
-UNITS = {"ou-hl01-core0001": "Core", "ou-hl01-work0001": "Workloads", "ou-hl01-prod0001": "Production"}
-_ROOT = "r-hl01"
-_UNIT_OF = {
-    "security": "ou-hl01-core0001",
-    "tooling": "ou-hl01-core0001",
-    "workload": "ou-hl01-work0001",
-    "lake": "ou-hl01-prod0001",
-}
+_ROOT, _CORE, _WORK, _PRODUCTION = "r-hl01", "ou-hl01-core0001", "ou-hl01-work0001", "ou-hl01-prod0001"
+_UNIT_OF = {"security": _CORE, "tooling": _CORE, "workload": _WORK, "lake": _PRODUCTION}
 
 
 def build_organization() -> Json:
     """The organisation as its file says it: management_account, tree and policies. `content` is an object, as the
     policy would be written; FullAWSAccess stands at every level, as Organizations puts it there."""
-    tree = [{"id": _ROOT, "parent": None, "type": "root"}]
-    tree += [{"id": unit, "parent": _ROOT, "type": "ou"} for unit in ("ou-hl01-core0001", "ou-hl01-work0001")]
-    tree.append({"id": "ou-hl01-prod0001", "parent": "ou-hl01-work0001", "type": "ou"})
-    for account in ACCOUNTS:
-        tree.append({"id": account.id, "parent": _find_parent(account), "type": "account"})
-    everywhere = [str(node["id"]) for node in tree]
+    tree: list[Json] = [
+        {"id": _ROOT, "parent": None, "type": "root"},
+        {"id": _CORE, "parent": _ROOT, "type": "ou"},
+        {"id": _WORK, "parent": _ROOT, "type": "ou"},
+        {"id": _PRODUCTION, "parent": _WORK, "type": "ou"},
+        *({"id": account.id, "parent": _find_parent(account), "type": "account"} for account in ACCOUNTS),
+    ]
+    everywhere = [node["id"] for node in tree]
     return {
         "management_account": MANAGEMENT.id,
         "tree": tree,
         "policies": [
             _build_policy("p-FullAWSAccess", [_allow_all()], everywhere),
             _build_policy("p-hl01guard1", _guard_trail(), [_ROOT]),
-            _build_policy("p-hl01region", [_deny_regions()], list(UNITS)[:2]),
-            _build_policy("p-hl01prod01", _guard_production(), ["ou-hl01-prod0001"]),
+            _build_policy("p-hl01region", [_deny_regions()], [_WORK]),
+            _build_policy("p-hl01prod01", _guard_production(), [_PRODUCTION]),
             _build_policy("p-RCPFullAWSAccess", [{**_allow_all(), "Principal": "*"}], everywhere, "RESOURCE"),
             _build_policy("p-hl01rcp001", [_deny_plain_text()], [_ROOT], "RESOURCE"),
         ],
@@ -94,7 +90,7 @@ def build_organization() -> Json:
 
 
 def _find_parent(account: Account) -> str:
-    return "ou-hl01-prod0001" if account is PROD else _UNIT_OF.get(account.purpose, _ROOT)
+    return _PRODUCTION if account is PROD else _UNIT_OF.get(account.purpose, _ROOT)
 
 
 def _build_policy(policy_id: str, statements: list[Json], targets: list[str], of: str = "SERVICE") -> Json:
@@ -107,7 +103,7 @@ def _allow_all() -> Json:
 
 
 def _guard_trail() -> list[Json]:
-    """Nobody in a member account turns the log off or leaves; root is not used."""
+    """Nobody in a member account turns the log off, or leaves."""
     trail = [
         "cloudtrail:StopLogging",
         "cloudtrail:DeleteTrail",
@@ -115,12 +111,10 @@ def _guard_trail() -> list[Json]:
         "cloudtrail:PutEventSelectors",
     ]
     detectors = ["guardduty:DeleteDetector", "config:StopConfigurationRecorder", "config:DeleteConfigurationRecorder"]
-    root = {"StringLike": {"aws:PrincipalArn": "arn:aws:iam::*:root"}}
     return [
         {"Sid": "KeepTheLog", "Effect": "Deny", "Action": trail, "Resource": "*"},
         {"Sid": "KeepTheDetectors", "Effect": "Deny", "Action": detectors, "Resource": "*"},
         {"Sid": "Stay", "Effect": "Deny", "Action": "organizations:LeaveOrganization", "Resource": "*"},
-        {"Sid": "NoRoot", "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": root},
     ]
 
 

@@ -219,7 +219,7 @@ WRITES: tuple[tuple[str, Template, Template], ...] = (
     ),
 )  # fmt: skip
 
-DATA: tuple[tuple[str, bool, Template, tuple[tuple[str, str], ...]], ...] = (
+DATA_EVENTS: tuple[tuple[str, bool, Template, tuple[tuple[str, str], ...]], ...] = (
     ("s3:GetObject HeadObject", True, _S3_HOST + " key={object}", _OBJECT),
     ("s3:PutObject", False, _S3_HOST + " key={object} x-amz-server-side-encryption=aws:kms", _OBJECT),
     ("s3:ListObjects", True, {"bucketName": "{bucket}", "list-type": "2", "prefix": "in/"}, (_BUCKET,)),
@@ -227,4 +227,4 @@ DATA: tuple[tuple[str, bool, Template, tuple[tuple[str, str], ...]], ...] = (
     ("dynamodb:PutItem UpdateItem", False, {"tableName": "{table}", "key": {"pk": "HIDDEN_DUE_TO_SECURITY_REASONS"}}, _TABLE),
     ("lambda:Invoke", False, "functionName=" + _FUNCTION_ARN + " invocationType=Event", _FUNCTION),
 )  # fmt: skip
-"""Data events: (names, read-only, parameters, resources)."""
+"""(names, read-only, parameters, resources)."""

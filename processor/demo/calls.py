@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from processor.demo.call_tables import DATA, READS, READS_OF, WRITES, Template
+from processor.demo.call_tables import DATA_EVENTS, READS, READS_OF, WRITES, Template
 
 THROTTLED = ("ThrottlingException", "Rate exceeded")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kind of call. `resources` are pairs of (type, ARN); `data` marks a data event; `failure` is an errorCode with
-    its message, other than a refusal."""
+    """One kind of call. `resources` are pairs of (type, ARN); `data_event` marks what is logged as a data event only;
+    `failure` is an errorCode with its message, other than a refusal."""
 
     event_source: str
     event_name: str
@@ -20,7 +20,7 @@ class Call:
     parameters: Mapping[str, Any] | None = None
     response: Mapping[str, Any] | None = None
     resources: tuple[tuple[str, str], ...] = ()
-    data: bool = False
+    data_event: bool = False
     api_version: str = ""
     failure: tuple[str, str] = THROTTLED
 
@@ -58,8 +58,8 @@ def _walk_calls() -> Iterator[Call]:
         yield from _make(names, True, template, resources=resources)
     for names, template, response in WRITES:
         yield from _make(names, False, template, response)
-    for names, read_only, template, resources in DATA:
-        yield from _make(names, read_only, template, resources=resources, data=True)
+    for names, read_only, template, resources in DATA_EVENTS:
+        yield from _make(names, read_only, template, resources=resources, data_event=True)
 
 
 def _make(
@@ -68,7 +68,7 @@ def _make(
     parameters: Template,
     response: Template = None,
     resources: tuple[tuple[str, str], ...] = (),
-    data: bool = False,
+    data_event: bool = False,
 ) -> Iterator[Call]:
     prefix, _, listed = names.partition(":")
     for name in listed.split():
@@ -79,7 +79,7 @@ def _make(
             parameters=_read_template(parameters),
             response=_read_template(response),
             resources=resources,
-            data=data,
+            data_event=data_event,
             api_version=API_VERSIONS.get(prefix, ""),
             failure=FAILURES.get(f"{prefix}:{name}", THROTTLED),
         )

@@ -8,8 +8,9 @@ import hashlib
 
 KEY_MARK = "EXAMPLE"
 TOKEN_MARK = "EXAMPLETOKEN"  # noqa: S105 - the mark of tokens that open nothing
-_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" * 8
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/" * 4
+"""What each of the 256 bytes is spelt as: of 32 or 64 characters, so that all are as likely."""
 
 
 def make_hex(length: int, *parts: object) -> str:
@@ -43,7 +44,7 @@ def format_uuid(bits: int) -> str:
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
 
-def _spell(alphabet: str, length: int, parts: tuple[object, ...]) -> str:
-    """`length` characters of an alphabet (32 or 64 long, so that a byte chooses evenly)."""
+def _spell(alphabet: bytes, length: int, parts: tuple[object, ...]) -> str:
+    """`length` characters of an alphabet that stand for these parts."""
     seed = "\0".join(map(str, parts)).encode()
-    return "".join(alphabet[byte % len(alphabet)] for byte in hashlib.shake_128(seed).digest(length))
+    return hashlib.shake_128(seed).digest(length).translate(alphabet).decode()

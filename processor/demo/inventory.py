@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from processor.demo.accounts import COMPANY, HOME_REGION, Account, Json
+from processor.demo.accounts import COMPANY, HOME_REGION, TOOLING, Account, Json
 from processor.demo.ids import make_hex, make_unique_id
 from processor.demo.policies import AWS_POLICIES, INLINE, OWN_POLICIES, Statements
 from processor.demo.principals import DemoPrincipal, stands_in
@@ -91,7 +91,9 @@ def build_trust(plan: RolePlan, account: Account) -> Json:
         }
     elif kind == "Federated":
         statement["Condition"] = {"StringEquals": {"SAML:aud": "https://signin.aws.amazon.com/saml"}}
-    return {"Version": "2012-10-17", "Statement": [statement]}
+    runner = {"AWS": f"arn:aws:iam::{TOOLING.id}:role/gha-runner-node"}
+    more = [{"Effect": "Allow", "Principal": runner, "Action": "sts:AssumeRole"}] if plan.name == "ci-deployer" else []
+    return {"Version": "2012-10-17", "Statement": [statement, *more]}
 
 
 def _build_profile(role: DemoPrincipal, seed: int) -> Json:

@@ -46,7 +46,7 @@ JOBS = (
     Job("app-engineer", "cli", "office", 12,
         "lambda:ListFunctions20150331 GetFunction20150331v2 logs:DescribeLogStreams"),
     Job("app-engineer", "cli", "office", 10, "dynamodb:ListTables DescribeTable sqs:ListQueues GetQueueAttributes"),
-    Job("app-engineer", "cli", "office", 3, "!iam:ListRoles !ec2:RunInstances"),
+    Job("app-engineer", "cli", "office", 3, "!iam:CreateRole !ec2:RunInstances"),
     Job("app-engineer", "console", "office", 4, _SECRET, "DEV-workload"),
     Job("app-engineer", "cli", "office", 6,
         "lambda:UpdateFunctionCode20150331v2 PublishVersion20150331", "DEV-workload"),
@@ -70,7 +70,7 @@ JOBS = (
     Job("data-engineer", "cli", "office", 20, "glue:GetDatabases GetTables GetTable athena:StartQueryExecution"),
     Job("data-engineer", "console", "office", 10, "glue:StartJobRun GetJobRun*3 s3:ListObjects GetObject*2"),
     Job("analyst", "console", "office", 30, "athena:StartQueryExecution GetQueryExecution*3 GetQueryResults"),
-    Job("analyst", "console", "office", 6, "glue:GetDatabases GetTables !s3:PutObject*2"),
+    Job("analyst", "console", "office", 6, "glue:GetDatabases GetTables !StartJobRun*2"),
     Job("guardduty-triage", "console", "office", 15, "guardduty:ListDetectors ListFindings GetFindings*2"),
     Job("guardduty-triage", "console", "office", 4,
         "securityhub:GetFindings guardduty:ArchiveFindings access-analyzer:ListFindings"),
@@ -126,13 +126,13 @@ JOBS = (
     Job("backup-service-role", "service", "night", 14, "ec2:DescribeVolumes CreateSnapshot CreateTags DeleteSnapshot"),
     Job("backup-service-role", "service", "night", 7, "rds:DescribeDBInstances CreateDBSnapshot dynamodb:CreateBackup"),
     # Those who watch.
-    Job("skylark-monitoring", "vendor", "steady", 30,
+    Job("skylark-monitoring", "vendor", "steady", 14,
         "ec2:DescribeInstances DescribeVolumes rds:DescribeDBInstances tagging:GetResources"),
-    Job("skylark-monitoring", "vendor", "steady", 20,
+    Job("skylark-monitoring", "vendor", "steady", 10,
         "ecs:ListClusters lambda:ListFunctions20150331 sqs:ListQueues monitoring:DescribeAlarms"),
-    Job("skylark-monitoring", "vendor", "steady", 8,
+    Job("skylark-monitoring", "vendor", "steady", 5,
         "s3:ListBuckets GetBucketLocation*2 !athena:GetQueryResults !ce:GetCostAndUsage"),
-    Job("AWSServiceRoleForConfig", "service", "steady", 40, _BUCKETS + " iam:GetRole ec2:DescribeVpcs"),
+    Job("AWSServiceRoleForConfig", "service", "steady", 12, _BUCKETS + " iam:GetRole ec2:DescribeVpcs"),
     Job("AWSServiceRoleForAmazonGuardDuty", "service", "steady", 6, "ec2:DescribeInstances DescribeVpcs"),
     Job("AWSServiceRoleForECS", "service", "busy", 20, "elasticloadbalancing:RegisterTargets DeregisterTargets"),
     Job("AWSServiceRoleForAutoScaling", "service", "busy", 15,
@@ -181,7 +181,9 @@ def _bind_job(job: Job, principals: Sequence[DemoPrincipal], calls: dict[str, Ca
         if not principal.name.startswith(job.who) or not stands_in(job.where, principal.account):
             continue
         logged = principal.account.data_events
-        kept = tuple(step for step in steps if step.call is None or not step.call.data or step.call.prefix in logged)
+        kept = tuple(
+            step for step in steps if step.call is None or not step.call.data_event or step.call.prefix in logged
+        )
         if kept:
             yield Work(principal, job.client, job.rhythm, job.per_week, kept)
 

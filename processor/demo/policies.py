@@ -138,7 +138,7 @@ OWN_POLICIES: Mapping[str, tuple[Statements, ...]] = {
         (
             allow(READS),
             allow("cloudwatch:* dynamodb:* ecs:* lambda:* logs:* sns:* sqs:* states:* xray:*"),
-            allow("secretsmanager:GetSecretValue secretsmanager:PutSecretValue", _SECRETS),
+            allow("secretsmanager:GetSecretValue secretsmanager:PutSecretValue kms:Decrypt", _SECRETS),
             allow("ssm:StartSession ssm:TerminateSession", Condition=_MFA),
             deny("dynamodb:DeleteTable lambda:DeleteFunction"),
         ),

@@ -38,7 +38,7 @@ def write_call(
     region = "us-east-1" if prefix in GLOBAL_SOURCES else scene["region"]
     by_service = f"{via}.amazonaws.com" if via else session.user_identity.get("invokedBy", "")
     record: Json = {
-        "eventVersion": _VERSIONS[call.data],
+        "eventVersion": _VERSIONS[call.data_event],
         "userIdentity": {**session.user_identity, "invokedBy": by_service} if via else session.user_identity,
         "eventTime": format_time(at),
         "eventSource": call.event_source,
@@ -55,7 +55,7 @@ def write_call(
     record["responseElements"] = None if denied or failed else fill(call.response, scene)
     rng = scene.rng
     if prefix == "s3":
-        record["additionalEventData"] = _describe_transfer(rng, call.data and not denied)
+        record["additionalEventData"] = _describe_transfer(rng, call, call.data_event and not denied)
         record["requestID"] = f"{rng.getrandbits(64):016X}"
     else:
         record["requestID"] = format_uuid(rng.getrandbits(128))
@@ -66,9 +66,15 @@ def write_call(
     record["eventType"] = "AwsApiCall"
     if call.api_version:
         record["apiVersion"] = call.api_version
-    record["managementEvent"] = not call.data
+    record["managementEvent"] = not call.data_event
     record["recipientAccountId"] = scene["account"]
-    _close(record, session, by_service, "Data" if call.data else "Management", host=f"{prefix}.{region}.amazonaws.com")
+    _close(
+        record,
+        session,
+        by_service,
+        "Data" if call.data_event else "Management",
+        host=f"{prefix}.{region}.amazonaws.com",
+    )
     return record
 
 
@@ -106,14 +112,15 @@ def _name_resource(kind: str, arn: str, scene: Scene) -> Json:
     return {"accountId": scene["account"], "type": kind, "ARN": arn}
 
 
-def _describe_transfer(rng: Random, moved: bool) -> Json:
+def _describe_transfer(rng: Random, call: Call, moved: bool) -> Json:
+    size = rng.randrange(1 << 20) if moved else 0
     return {
         "SignatureVersion": "SigV4",
-        "CipherSuite": "TLS_AES_128_GCM_SHA256",
-        "bytesTransferredIn": 0,
+        "CipherSuite": _TLS[1],
+        "bytesTransferredIn": 0 if call.read_only else size,
         "AuthenticationMethod": "AuthHeader",
         "x-amz-id-2": f"{rng.getrandbits(192):048x}",
-        "bytesTransferredOut": rng.randrange(1 << 20) if moved else 0,
+        "bytesTransferredOut": size if call.read_only else 0,
     }
 
 
@@ -219,7 +226,9 @@ def write_sign_in(session: Session, at: int, rng: Random) -> Json:
         "requestParameters": None,
         "responseElements": {"ConsoleLogin": "Success"},
         "additionalEventData": {
-            "LoginTo": "https://console.aws.amazon.com/console/home", "MobileVersion": "No", "MFAUsed": "Yes",
+            "LoginTo": "https://console.aws.amazon.com/console/home",
+            "MobileVersion": "No",
+            "MFAUsed": "Yes",
         },
         "eventID": format_uuid(rng.getrandbits(128)),
         "readOnly": False,
@@ -228,7 +237,7 @@ def write_sign_in(session: Session, at: int, rng: Random) -> Json:
         "recipientAccountId": account.id,
         "eventCategory": "Management",
         "tlsDetails": {"tlsVersion": _TLS[0], "cipherSuite": _TLS[1], "clientProvidedHostHeader": host},
-    }  # fmt: skip
+    }
 
 
 SERVICE_EVENTS = (

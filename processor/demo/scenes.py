@@ -77,7 +77,7 @@ MAKERS: Mapping[str, Callable[[Scene], str]] = {
     "database": lambda scene: scene["service"],
     "stack": lambda scene: f"{scene['service']}-{scene['env']}",
     "log_group": lambda scene: f"/aws/lambda/{scene['service']}-{scene['env']}",
-    "log_stream": lambda scene: f"2026/[$LATEST]{scene['hex32']}",
+    "log_stream": lambda scene: f"[$LATEST]{scene['hex32']}",
     "address": lambda scene: f"10.20.{scene.rng.randrange(256)}.{scene.rng.randrange(1, 255)}",
     "number": lambda scene: str(scene.rng.randrange(100, 1000)),
     "key": lambda scene: make_uuid("key", scene["account"], scene["service"]),

@@ -1,7 +1,8 @@
 """Sessions of the made-up company's principals, and the userIdentity that CloudTrail writes of each.
 
 A session is a pure function of principal, operator, client and period, so that any hour can be made by itself and
-still shows the keys of the hour before.
+still shows the keys of the hour before. For the same reason its creationDate is the beginning of its period, even where
+the call that opened it is logged later.
 """
 
 from collections.abc import Mapping
@@ -95,14 +96,12 @@ def name_operator(principal: DemoPrincipal, at: int, draw: int) -> str:
 
 
 def name_service(principal: DemoPrincipal) -> str:
-    """The service that a workload's role is for: its name without what kind of role it is; "" of people's roles."""
-    plan = principal.plan
-    if not isinstance(plan, RolePlan) or plan.trust not in ("lambda", "task", "node", "glue", "firehose", "sagemaker"):
-        return ""
-    for ending in ("-lambda", "-task", "-node"):
-        if principal.name.endswith(ending):
-            return principal.name.removesuffix(ending)
-    return principal.name
+    """The service that a workload's role is for: its name without what kind of role it is; "" where it serves many."""
+    trust = principal.plan.trust if isinstance(principal.plan, RolePlan) else ""
+    ending = f"-{trust}"
+    if trust == "lambda" or (trust in ("task", "node") and principal.name.endswith(ending)):
+        return principal.name.removesuffix(ending)
+    return ""
 
 
 def open_session(principal: DemoPrincipal, operator: str, client_name: str, at: int) -> Session:
@@ -203,14 +202,19 @@ def write_party(principal: DemoPrincipal, operator: str) -> Json:
     if plan.trust in ("sso", "people"):
         provider = make_hex(20, party) + "="
         return {
-            "type": "SAMLUser", "principalId": f"{provider}:{operator}", "userName": operator, "identityProvider": provider,
-        }  # fmt: skip
+            "type": "SAMLUser",
+            "principalId": f"{provider}:{operator}",
+            "userName": operator,
+            "identityProvider": provider,
+        }
     if plan.trust == "github":
         subject = f"repo:{COMPANY}/product:ref:refs/heads/main"
         return {
-            "type": "WebIdentityUser", "principalId": f"{party}:sts.amazonaws.com:{subject}", "userName": subject,
+            "type": "WebIdentityUser",
+            "principalId": f"{party}:sts.amazonaws.com:{subject}",
+            "userName": subject,
             "identityProvider": party,
-        }  # fmt: skip
+        }
     if plan.trust == "vendor":
         caller = make_unique_id("AROA", VENDOR_ACCOUNT)
         return {"type": "AWSAccount", "principalId": f"{caller}:skylark-collector", "accountId": VENDOR_ACCOUNT}

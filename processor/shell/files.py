@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import deflate
 from isal import igzip_lib, isal_zlib
@@ -211,10 +211,10 @@ def unzip_whole(zipped: bytes) -> bytes | None:
     if not len(zipped) < size <= UNZIPPED_BYTES_MAX or zipped.find(_GZIP_MEMBER, 1) > 0:
         return None
     try:
-        unzipped: bytes = deflate.gzip_decompress(zipped)
+        unzipped = deflate.gzip_decompress(zipped)
     except deflate.DeflateError:
         return None
-    return unzipped if len(unzipped) == size else None
+    return cast(bytes, unzipped) if len(unzipped) == size else None
 
 
 def _cut(whole: bytes) -> Iterator[bytes]:

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from processor.core.catalogue import Catalogue, ids_in, mask_of_ids
-from processor.core.intake import SHARDS, shard_of
 from processor.core.inventory import Granting, Grants, InventoryPrincipal
+from processor.core.sessions import SHARDS, shard_of
 from processor.shell.redis import Command, Store
 
 

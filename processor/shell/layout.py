@@ -24,12 +24,12 @@ def pack_cell(cell: Cell) -> bytes:
     return _CELL.pack(*times, cell.count, cell.day_count)
 
 
-def unpack_cell(packed: bytes) -> Cell:
+def unpack_cell(packed: bytes, action: int) -> Cell:
     """The cell of `pack_cell`. Raises ValueError for bytes of another layout."""
     packer = _BY_SIZE.get(len(packed))
     if packer is None:
         raise ValueError(f"a cell of {len(packed)} bytes: the store was written by another version of gapwatch")
-    cell = Cell()
+    cell = Cell(action)
     fields = packer.unpack(packed)
     cell.first, cell.last, cell.first_success, cell.last_success, cell.count, cell.day_count = fields[:6]
     if len(fields) > 6:

@@ -14,7 +14,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from processor.core.fleet import Member
-from processor.core.intake import CLASSES, SHARDS, Tally, shard_of
+from processor.core.sessions import SHARDS, shard_of
+from processor.core.tally import CLASSES, Tally
 from processor.core.tracker import FirstUse, GapCounts, Tracker
 
 

@@ -36,6 +36,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ExecAbortError,
+    MasterDownError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -179,7 +182,7 @@ class Store:
         waited = 0.0
         while True:
             owner, renewed, age = await self.persist(self._read_owner, "read the owner")
-            if owner is None or exclusive or age > OWNER_SILENT_SECONDS or _is_dead_here(owner):
+            if owner is None or exclusive or age > OWNER_SILENT_SECONDS or self._is_gone(owner):
                 if await self.persist(partial(self._take, owner, renewed), "claim"):
                     return
                 continue
@@ -195,6 +198,10 @@ class Store:
             seen = seen or (owner, renewed)
             await asyncio.sleep(0.5)
             waited += 0.5
+
+    def _is_gone(self, owner: bytes) -> bool:
+        """Whether an owner is a dead process of this host, or this writer itself, before Redis came back older."""
+        return owner.endswith(b" " + self._member.encode()) or _is_dead_here(owner)
 
     async def _read_owner(self) -> tuple[bytes | None, bytes, float]:
         owner, renewed = await self.client.hmget(self._meta, "owner", "renewed")
@@ -291,9 +298,13 @@ def _split(command: Command) -> Iterator[Command]:
 
 
 def _is_passing(error: ResponseError) -> bool:
-    """Whether Redis may stop refusing by itself: it is full, loading, or cannot write its files."""
-    text = str(error)
-    return any(word in text for word in ("OOM", "EXECABORT", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY"))
+    """Whether Redis may stop refusing by itself: it is full, loading, or cannot write its files.
+
+    redis-py takes the code off the text of errors that it has a class for.
+    """
+    if isinstance(error, (OutOfMemoryError, ExecAbortError, MasterDownError)):
+        return True
+    return str(error).startswith(("OOM", "EXECABORT", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY"))
 
 
 def _name_owner(owner: bytes) -> str:

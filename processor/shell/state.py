@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from processor.core.catalogue import Catalogue, stable_hash
-from processor.core.intake import SHARDS, Tally
 from processor.core.ledger import Ledger
+from processor.core.sessions import SHARDS
+from processor.core.tally import Tally
 from processor.core.usage import PrincipalUsage
 from processor.shell.layout import merge_facets, pack_cell, pack_facets, pack_principal, unpack_cell, unpack_principal
 from processor.shell.redis import Command, Store
@@ -89,8 +90,10 @@ class State:
             tally.classes[name] = int(meta.get(b"class:" + name.encode(), 0))
         for name in _COUNTERS:
             setattr(tally, name, int(meta.get(name.encode(), 0)))
-        for loaded, into in ((rejected, tally.rejected), (unmapped, tally.unmapped), (accounts, tally.accounts)):
+        for loaded, into in ((rejected, tally.rejected), (unmapped, tally.unmapped)):
             into.update((key.decode(), int(value)) for key, value in loaded.items())
+        for account_id, first in accounts.items():
+            tally.log_of(account_id.decode(), int(first))
         self.positions = dict(files)
         self.names.load(names)
         self._note_written()
@@ -107,7 +110,7 @@ class State:
                 usage = self.ledger.open_usage(unpack_principal(packed))
                 usage.stored = True
                 find = self.names.find
-                usage.cells = {find(action): unpack_cell(cell) for action, cell in dict(answer).items()}
+                usage.cells = {(action := find(name)): unpack_cell(cell, action) for name, cell in dict(answer).items()}
         self.ledger.dirty.clear()
 
     async def _load_horizon(self, meta: Mapping[bytes, bytes]) -> None:
@@ -124,7 +127,7 @@ class State:
         written.counters = self._read_counters()
         written.rejected = dict(tally.rejected)
         written.unmapped = dict(tally.unmapped)
-        written.accounts = dict(tally.accounts)
+        written.accounts = tally.accounts
         written.newest_day = tally.newest // 86_400
 
     def _read_counters(self) -> dict[str, int]:
@@ -266,7 +269,7 @@ class State:
         oldest_before, oldest = newest_before - self.days_kept, self._oldest_day()
         if not newest_before or oldest <= oldest_before:
             return
-        for day in range(max(oldest_before, oldest - self.days_kept - 1), oldest):
+        for day in range(oldest_before, min(oldest, newest_before + 1)):
             for usage in self.ledger.principals.values():
                 yield ("UNLINK", self._day_key(usage, day))
 

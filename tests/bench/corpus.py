@@ -27,7 +27,7 @@ from base64 import b64encode
 from bisect import bisect
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import accumulate, chain
@@ -59,11 +59,12 @@ DUPLICATE_DELAY_SECONDS_MAX = 1_800
 
 REAL_SHAPES = Path(__file__).parents[3] / "shared/data/cloudtrail/stratus-red-team.ndjson.gz"
 
-KEY_ORDER = (
-    "eventVersion userIdentity eventTime eventSource eventName awsRegion sourceIPAddress userAgent errorCode errorMessage "
-    "requestParameters responseElements additionalEventData requestID eventID readOnly resources eventType "
-    "managementEvent recipientAccountId sharedEventID vpcEndpointId eventCategory tlsDetails sessionCredentialFromConsole"
-).split()
+KEY_ORDER = """
+eventVersion userIdentity eventTime eventSource eventName awsRegion sourceIPAddress userAgent errorCode errorMessage
+requestParameters responseElements additionalEventData requestID eventID readOnly resources eventType managementEvent
+recipientAccountId sharedEventID vpcEndpointId eventCategory tlsDetails sessionCredentialFromConsole
+"""
+"""Of a record as S3 has it; the shared real shapes are sorted by name."""
 
 # --- what is called: the words of the company ------------------------------------------------------------------------
 
@@ -95,7 +96,8 @@ iam iam 3 ListRoles GetRole ListRolePolicies ListAttachedRolePolicies GetRolePol
 ecs ecs 3 DescribeTasks ListTasks DescribeServices UpdateService RunTask StopTask ListClusters DescribeClusters
  RegisterTaskDefinition DescribeTaskDefinition SubmitTaskStateChange DescribeContainerInstances
 sqs sqs 2 ReceiveMessage SendMessage DeleteMessage GetQueueAttributes GetQueueUrl ListQueues CreateQueue
-secretsmanager secretsmanager 2 GetSecretValue DescribeSecret ListSecrets PutSecretValue RotateSecret BatchGetSecretValue
+secretsmanager secretsmanager 2 GetSecretValue DescribeSecret ListSecrets PutSecretValue RotateSecret
+ BatchGetSecretValue
 sns sns 1 Publish ListTopics GetTopicAttributes Subscribe CreateTopic ListSubscriptionsByTopic
 eks eks 1 DescribeCluster ListClusters ListNodegroups DescribeNodegroup AccessKubernetesApi ListAddons DescribeAddon
 ecr ecr 1 BatchGetImage GetDownloadUrlForLayer GetAuthorizationToken BatchCheckLayerAvailability DescribeImages PutImage
@@ -136,11 +138,12 @@ RENAMED = {
 """Event names whose IAM actions are others (Service Authorization Reference), so that what is used is granted."""
 
 NOUNS = (
-    "app web api etl batch worker ingest billing search auth cart order stream lake ml infra ci deploy audit backup "
-    "report notify edge core"
-).split()
+    "app", "web", "api", "etl", "batch", "worker", "ingest", "billing", "search", "auth", "cart", "order",
+    "stream", "lake", "ml", "infra", "ci", "deploy", "audit", "backup", "report", "notify", "edge", "core",
+)  # fmt: skip
 AGENTS = (
-    "Boto3/1.34.131 md/Botocore#1.34.131 ua/2.0 os/linux#5.10.220-209.869.amzn2.x86_64 md/arch#x86_64 lang/python#3.11.9 "
+    "Boto3/1.34.131 md/Botocore#1.34.131 ua/2.0 os/linux#5.10.220-209.869.amzn2.x86_64 md/arch#x86_64 "
+    "lang/python#3.11.9 "
     "md/pyimpl#CPython exec-env/AWS_Lambda_python3.11 cfg/retry-mode#legacy Botocore/1.34.131",
     "aws-sdk-nodejs/2.1692.0 linux/v20.19.4 exec-env/AWS_Lambda_nodejs20.x promise",
     "aws-sdk-go-v2/1.30.3 os/linux lang/go#1.22.5 md/GOOS#linux md/GOARCH#amd64 api/ec2#1.173.0 m/F,e",
@@ -180,7 +183,8 @@ RECORD = (
 
 
 class Shape(NamedTuple):
-    """JSON texts with words in angle brackets. `pattern` is matched against `source:EventName`; the first match holds."""
+    """JSON texts with words in angle brackets. `pattern` is matched against `source:EventName`; the first match
+    holds."""
 
     pattern: str
     parameters: tuple[str, ...]
@@ -204,7 +208,8 @@ KMS_CONTEXT = (
     '"encryptionContext":{"PARAMETER_ARN":"arn:aws:ssm:<region>:<account>:parameter/<noun>/db"}',
 )
 ASSUME_ROLE_RESPONSE = (
-    '{"credentials":{"accessKeyId":"ASIA<base32_16>","sessionToken":"<base64_360>","expiration":"Oct 8, 2026, 4:15:32 PM"},'
+    '{"credentials":{"accessKeyId":"ASIA<base32_16>","sessionToken":"<base64_360>","expiration":"Oct 8, 2026,'
+    ' 4:15:32 PM"},'
     '"assumedRoleUser":{"assumedRoleId":"<target_id>:<session>","arn":"arn:aws:sts::<account>:assumed-role/'
     '<target_name>/<session>"}}'
 )
@@ -219,13 +224,16 @@ RUN_RESPONSE = (
     '{"requestId":"<uuid>","reservationId":"r-<hex_17>","ownerId":"<account>","groupSet":{},"instancesSet":{"items":[{'
     '"instanceId":"i-<hex_17>","imageId":"ami-<hex_17>","currentState":{"code":0,"name":"pending"},"privateDnsName":'
     '"ip-10-0-1-2.<region>.compute.internal","amiLaunchIndex":0,"productCodes":{},"instanceType":"m6i.large",'
-    '"launchTime":<milliseconds>,"placement":{"availabilityZone":"<region>a","tenancy":"default"},"monitoring":{"state":'
-    '"pending"},"subnetId":"subnet-<hex_17>","vpcId":"vpc-<hex_17>","privateIpAddress":"10.0.1.2","stateReason":{"code":'
+    '"launchTime":<milliseconds>,"placement":{"availabilityZone":"<region>a","tenancy":"default"},'
+    '"monitoring":{"state":'
+    '"pending"},"subnetId":"subnet-<hex_17>","vpcId":"vpc-<hex_17>","privateIpAddress":"10.0.1.2",'
+    '"stateReason":{"code":'
     '"pending","message":"pending"},"architecture":"x86_64","rootDeviceType":"ebs","rootDeviceName":"/dev/xvda",'
     '"blockDeviceMapping":{},"virtualizationType":"hvm","hypervisor":"xen","tagSet":{"items":[{"key":"Name","value":'
     '"<role_name>"},{"key":"aws:autoscaling:groupName","value":"eks-<uuid>"}]},"groupSet":{"items":[{"groupId":'
     '"sg-<hex_17>","groupName":"eks-node"}]},"iamInstanceProfile":{"arn":"arn:aws:iam::<account>:instance-profile/'
-    '<noun>-node","id":"AIPA<base32_17>"},"networkInterfaceSet":{"items":[{"networkInterfaceId":"eni-<hex_17>","subnetId":'
+    '<noun>-node","id":"AIPA<base32_17>"},"networkInterfaceSet":{"items":[{"networkInterfaceId":'
+    '"eni-<hex_17>","subnetId":'
     '"subnet-<hex_17>","vpcId":"vpc-<hex_17>","ownerId":"<account>","status":"in-use","macAddress":"02:aa:bb:cc:dd:ee",'
     '"privateIpAddress":"10.0.1.2","sourceDestCheck":true,"groupSet":{"items":[{"groupId":"sg-<hex_17>","groupName":'
     '"eks-node"}]},"attachment":{"attachmentId":"eni-attach-<hex_17>","deviceIndex":0,"status":"attaching",'
@@ -235,12 +243,17 @@ RUN_RESPONSE = (
 FUNCTION_RESPONSE = (
     '{"architectures":["x86_64"],"codeSha256":"<base64_32>","codeSize":1018083,"description":"<text>","environment":{},'
     '"ephemeralStorage":{"size":512},"functionArn":"<function_arn>","handler":"lambda.handler","lastModified":'
-    '"2026-09-11T09:29:33.375+0000","loggingConfig":{"logFormat":"Text","logGroup":"/aws/lambda/<noun>"},"memorySize":128,'
-    '"packageType":"Zip","revisionId":"<uuid>","role":"<target_arn>","runtime":"nodejs20.x","snapStart":{"applyOn":"None",'
+    '"2026-09-11T09:29:33.375+0000","loggingConfig":{"logFormat":"Text","logGroup":"/aws/lambda/<noun>"},'
+    '"memorySize":128,'
+    '"packageType":"Zip","revisionId":"<uuid>","role":"<target_arn>","runtime":"nodejs20.x","snapStart":'
+    '{"applyOn":"None",'
     '"optimizationStatus":"Off"},"state":"Pending","stateReason":"The function is being created.","stateReasonCode":'
     '"Creating","timeout":3,"tracingConfig":{"mode":"PassThrough"},"version":"$LATEST"}'
 )
-TRUST = r'"{\"Version\":\"2012-10-17\",\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":{\"Service\":\"ec2.amazonaws.com\"}}]}"'
+TRUST = (
+    r'"{\"Version\":\"2012-10-17\",\"Statement\":[{\"Effect\":\"Allow\",\"Principal\":{\"Service\":'
+    r'\"ec2.amazonaws.com\"}}]}"'
+)
 
 SHAPES = (
     Shape("ec2:Describe", (
@@ -286,14 +299,16 @@ SHAPES = (
         resources='[{"accountId":"<account>","type":"AWS::Lambda::Function","ARN":"<function_arn>"}]'),
     Shape("lambda:CreateFunction", (
         '{"functionName":"<noun>-<noun>","runtime":"nodejs20.x","role":"<target_arn>","handler":"index.handler","code":'
-        '{"s3Bucket":"<bucket>","s3Key":"index.zip"},"description":"<text>","timeout":3,"memorySize":128,"publish":false,'
+        '{"s3Bucket":"<bucket>","s3Key":"index.zip"},"description":"<text>","timeout":3,"memorySize":128,'
+        '"publish":false,'
         '"packageType":"Zip","environment":{},"tags":{"team":"<noun>"}}',), FUNCTION_RESPONSE),
     Shape("lambda:Update", ('{"functionName":"<function_arn>","s3Bucket":"<bucket>","publish":true,"dryRun":false}',),
         FUNCTION_RESPONSE),
     Shape("lambda:(Get|List)", ('{"functionName":"<function_arn>"}', '{"maxItems":50}')),
     Shape("logs:", ('{"logGroupName":"/aws/lambda/<role_name>","logStreamName":"2026/10/08/[$LATEST]<hex_32>"}',)),
     Shape("dynamodb:(Describe|List)", ('{"tableName":"<table>"}',)),
-    Shape("dynamodb:", ('{"tableName":"<table>","key":{"pk":"<noun>#<hex_8>"},"consistentRead":false}',), data_event=True,
+    Shape("dynamodb:", ('{"tableName":"<table>","key":{"pk":"<noun>#<hex_8>"},"consistentRead":false}',),
+        data_event=True,
         resources='[{"accountId":"<account>","type":"AWS::DynamoDB::Table",'
         '"ARN":"arn:aws:dynamodb:<region>:<account>:table/<table>"}]'),
     Shape("iam:CreateRole", (
@@ -301,10 +316,12 @@ SHAPES = (
         '"description":"<text>"}',),
         '{"role":{"path":"/","roleName":"<noun>-<hex_8>","roleId":"AROA<base32_17>","arn":"<target_arn>","createDate":'
         '"Oct 10, 2026 11:54:39 AM","assumeRolePolicyDocument":"%7B%22Version%22%3A%222012-10-17%22%7D"}}'),
-    Shape("iam:(Put|CreatePolicy)", ('{"roleName":"<target_name>","policyName":"<noun>","policyDocument":' + TRUST + "}",)),
+    Shape("iam:(Put|CreatePolicy)", (
+        '{"roleName":"<target_name>","policyName":"<noun>","policyDocument":' + TRUST + "}",)),
     Shape("iam:", ('{"roleName":"<target_name>"}', '{"maxItems":1000}', "null")),
     Shape("ssm:SendCommand", (
-        '{"documentName":"AWS-RunShellScript","instanceIds":["i-<hex_17>","i-<hex_17>"],"comment":"<text>","parameters":'
+        '{"documentName":"AWS-RunShellScript","instanceIds":["i-<hex_17>","i-<hex_17>"],"comment":"<text>",'
+        '"parameters":'
         '"HIDDEN_DUE_TO_SECURITY_REASONS","timeoutSeconds":600,"interactive":false}',),
         '{"command":{"commandId":"<uuid>","documentName":"AWS-RunShellScript","status":"Pending","targetCount":2}}'),
     Shape("ssm:PutParameter", (
@@ -327,7 +344,8 @@ SHAPES = (
 SERVICE_EVENT = (
     '{"eventVersion":"1.08","userIdentity":{"accountId":"<account>","invokedBy":"AWS Internal"},"eventTime":"<time>",'
     '"eventSource":"kms.amazonaws.com","eventName":"RotateKey","awsRegion":"<region>","sourceIPAddress":"AWS Internal",'
-    '"userAgent":"AWS Internal","requestParameters":null,"responseElements":null,"eventID":"<event_id>","readOnly":false,'
+    '"userAgent":"AWS Internal","requestParameters":null,"responseElements":null,"eventID":"<event_id>",'
+    '"readOnly":false,'
     '"resources":[{"accountId":"<account>","type":"AWS::KMS::Key","ARN":"<key_arn>"}],"eventType":"AwsServiceEvent",'
     '"managementEvent":true,"recipientAccountId":"<account>","serviceEventDetails":{"keyId":"<uuid>"},'
     '"eventCategory":"Management"}'
@@ -454,12 +472,13 @@ def read_real_shapes() -> dict[str, list[RealShape]]:
         "eventID": "<event_id>",
         "recipientAccountId": "<account>",
     }
+    order = KEY_ORDER.split()
     with gzip.open(REAL_SHAPES) as lines:
         for line in lines:
             record = json.loads(line)
             if re.search(rb"<[a-z]\w*>", line) or record["eventType"] != "AwsApiCall":
                 continue
-            ordered = {key: record[key] for key in sorted(record, key=KEY_ORDER.index)} | drawn
+            ordered = {key: record[key] for key in sorted(record, key=order.index)} | drawn
             text = orjson.dumps(ordered).decode().replace('"<caller>"', "<caller>")
             subject = f"{record['eventSource'].partition('.')[0]}:{record['eventName']}"
             shape = RealShape(compile_template(text), record.get("errorCode") in DENIED)
@@ -494,8 +513,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """`kind` is role, user, irsa, sso or service_linked; weights are cumulative. A role has up to `session_slots` sessions
-    at a time, each of them replaced after `session_seconds`; `calling` are the services that act for it."""
+    """`kind` is role, user, irsa, sso or service_linked; weights are cumulative. A role has up to `session_slots`
+    sessions at a time, each of them replaced after `session_seconds`; `calling` are the services that act
+    for it."""
 
     account_id: str
     kind: str
@@ -563,9 +583,9 @@ def draw_address(random: Random) -> str:
 def draw_events(random: Random, events: Sequence[Event]) -> tuple[Event, ...]:
     """From a few services, most principals use a dozen kinds of call, some a hundred."""
     count = min(len(events), int(random.lognormvariate(2.6, 0.8)) + 2)
-    weights: Counter[str] = Counter()
+    weights: dict[str, float] = {}
     for event in events:
-        weights[event.source] += event.weight  # type: ignore[assignment]  # a Counter of fractions
+        weights[event.source] = weights.get(event.source, 0) + event.weight
     sources: set[str] = set()
     while len(sources) < min(len(weights), 2 + count // 6):
         sources.add(random.choices(list(weights), list(weights.values()))[0])
@@ -643,14 +663,14 @@ def build_company(plan: Plan) -> Company:
 
 # --- what they may do: the inventory ---------------------------------------------------------------------------------
 
-AWS_POLICIES = {
+AWS_POLICIES: dict[str, list[dict[str, Any]]] = {
     "AdministratorAccess": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
     "PowerUserAccess": [
         {"Effect": "Allow", "NotAction": ["iam:*", "organizations:*", "account:*"], "Resource": "*"},
         {"Effect": "Allow", "Action": ["iam:CreateServiceLinkedRole", "iam:ListRoles"], "Resource": "*"},
     ],
 }
-COMPANY_POLICIES = {
+COMPANY_POLICIES: dict[str, list[dict[str, Any]]] = {
     "baseline": [
         {"Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": "*"},
         {"Effect": "Allow", "Action": "cloudwatch:Put*", "Resource": "*"},
@@ -795,9 +815,12 @@ def build_inventory(plan: Plan, account: Account) -> dict[str, Any]:
     for event in read_services():
         known.setdefault(event.prefix, []).extend(event.actions)
     home = f"arn:aws:iam::{account.account_id}:policy/"
-    documents = {f"arn:aws:iam::aws:policy/{name}": statements for name, statements in AWS_POLICIES.items()}
+    documents: dict[str, list[dict[str, Any]]] = {
+        f"arn:aws:iam::aws:policy/{name}": statements for name, statements in AWS_POLICIES.items()
+    }
     documents |= {f"{home}{name}": statements for name, statements in COMPANY_POLICIES.items()}
-    users, roles = [], []
+    users: list[dict[str, Any]] = []
+    roles: list[dict[str, Any]] = []
     for principal in account.principals:
         details, own = describe_principal(random, principal, known)
         (users if principal.kind == "user" else roles).append(details)
@@ -891,43 +914,35 @@ FRESH: dict[str, Callable[[Random], str]] = {
     "strings": lambda random: ",".join(f'"i-{draw_hex(random, 17)}"' for _ in range(random.randint(1, 8))),
 }
 """Words that are drawn anew each time that they occur; with SIZED (hex_17: 17 digits)."""
-KEPT: dict[str, Callable[["Fields"], str]] = {
-    "bucket": lambda fields: fields.random.choice(fields.principal.buckets),
-    "event_id": lambda fields: draw_uuid(fields.random),
-    "function_arn": lambda fields: "arn:aws:lambda:%(region)s:%(account)s:function:%(noun)s-%(noun)s" % fields,
-    "key_arn": lambda fields: f"arn:aws:kms:{fields['region']}:{fields['account']}:key/{fields.principal.key_id}",
-    "object_key": lambda fields: "%(noun)s/year=2026/month=10/day=08/part-%(hex_5)s-%(uuid)s.snappy.parquet" % fields,
-    "provider_arn": lambda fields: (
-        "arn:aws:iam::%(account)s:oidc-provider/oidc.eks.%(region)s.amazonaws.com/id/%(account)s" % fields
-    ),
-    "resource_arn": lambda fields: "arn:aws:%(prefix)s:%(region)s:%(account)s:%(noun)s/%(noun)s-%(hex_8)s" % fields,
-    "session": lambda fields: "sess-%(hex_8)s" % fields,
-    "table": lambda fields: "%(noun)s-%(noun)s" % fields,
-    "target_arn": lambda fields: fields.target.arn,
-    "target_id": lambda fields: fields.target.unique_id,
-    "target_name": lambda fields: fields.target.name,
+KEPT = {
+    "event_id": "<uuid>",
+    "function_arn": "arn:aws:lambda:<region>:<account>:function:<noun>-<noun>",
+    "key_arn": "arn:aws:kms:<region>:<account>:key/<key_id>",
+    "object_key": "<noun>/year=2026/month=10/day=08/part-<hex_5>-<uuid>.snappy.parquet",
+    "provider_arn": "arn:aws:iam::<account>:oidc-provider/oidc.eks.<region>.amazonaws.com/id/<account>",
+    "resource_arn": "arn:aws:<prefix>:<region>:<account>:<noun>/<noun>-<hex_8>",
+    "session": "sess-<hex_8>",
+    "table": "<noun>-<noun>",
 }
 """Words that are drawn once a record."""
+KEPT_FORMATS = {word: compile_template(text) for word, text in KEPT.items()}
 
 
 class Fields(dict[str, Any]):
-    """The words of one record, drawn as its template asks for them."""
+    """The words of one record, drawn as its template asks for them. Raises KeyError for a word that nobody knows."""
 
     def __init__(self, random: Random) -> None:
-        self.random = random
-        self.principal: Principal
-        self.target: Principal
+        self._random = random
 
     def __missing__(self, word: str) -> str:
         draw = FRESH.get(word)
-        if draw is not None:
-            return draw(self.random)
-        if word in KEPT:
-            self[word] = value = KEPT[word](self)
+        if draw is None and word in KEPT_FORMATS:
+            self[word] = value = KEPT_FORMATS[word] % self
             return value
-        kind, _, size = word.partition("_")
-        FRESH[word] = partial(SIZED[kind], size=int(size))
-        return FRESH[word](self.random)
+        if draw is None:
+            kind, _, size = word.partition("_")
+            draw = FRESH[word] = partial(SIZED[kind], size=int(size))
+        return draw(self._random)
 
 
 class Line(NamedTuple):
@@ -1000,19 +1015,21 @@ class Segment:
         return line
 
     def _draw_call(self, account: Account, region: str) -> tuple[Principal, Event]:
+        """A call that this region logs, where a hundred tries find one: a tiny account may use global services only."""
         draw = self._random.random
-        while True:
+        for _ in range(100):
             principal = account.principals[bisect(account.principal_weights, draw())]
             event = principal.events[bisect(principal.event_weights, draw())]
             if region == "us-east-1" or event.source not in GLOBAL_SOURCES:
-                return principal, event
+                break
+        return principal, event
 
     def _begin(
         self, account: Account, principal: Principal, source: str, name: str, region: str, second: int
     ) -> Fields:
         fields, random = self._fields, self._random
         fields.clear()
-        fields.principal, fields.target = principal, random.choice(account.principals)
+        target = random.choice(account.principals)
         fields.update(
             version=random.choice(("1.08", "1.09", "1.10", "1.11")),
             time=format_time(second),
@@ -1023,6 +1040,11 @@ class Segment:
             region=region,
             account=principal.account_id,
             role_name=principal.name,
+            key_id=principal.key_id,
+            bucket=random.choice(principal.buckets),
+            target_arn=target.arn,
+            target_id=target.unique_id,
+            target_name=target.name,
             agent=principal.agent,
             address=principal.address if random.random() < 0.9 else draw_address(random),
             error="",
