@@ -286,12 +286,32 @@ def run(
     Serves /metrics, /healthz and /readyz. Without --redis or --state the store is gone at the end.
     """
     from processor.batch import read_inventories
-    from processor.run import RunOrder, run_forever
+    from processor.run import RunOrder, run_forever, stop_on_signals
 
     settings = gather_settings(**narrowing, run={"host": host, "port": port})
-    order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations))
+    order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations, warn))
     place = choose_place(url, folder)
-    return asyncio.run(run_forever(order, place, warn, lambda at: warn(f"serving {at}/metrics")))
+
+    async def run_here() -> int:
+        return await run_forever(order, place, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())
+
+    return asyncio.run(run_here())
+
+
+@main.command()
+@click.option("--seconds", type=click.IntRange(1, 86_400), help="End after so many seconds. Default: at Ctrl-C.")
+@click.option("--weeks", type=click.IntRange(1, 12), default=6, show_default=True, help="Weeks of history to play at speed.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where to serve. Default: any free port.")
+@explain_failure
+def demo(seconds: int | None, weeks: int, port: int) -> int:
+    """Play a made-up company and show its gap, on the terminal and at a URL. Needs nothing.
+
+    Seven accounts, engineers and machines, DEV, QA and PROD: weeks of activity at speed, then live, with a few stories
+    planted. Everything runs in a temporary folder that is gone at the end.
+    """
+    from processor.demo.play import play_demo
+
+    return asyncio.run(play_demo(seconds, weeks, port, warn))
 
 
 if __name__ == "__main__":

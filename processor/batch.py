@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -20,7 +19,7 @@ from processor.core.report import Json, build_report
 from processor.opening import Opened, Place, load_opened, open_store
 from processor.replay import AsOfError, Replay
 from processor.settings import Settings, dump_settings, load_settings
-from processor.shell.files import SourceError, find_sources
+from processor.shell.files import Source, SourceError, SourceReader, find_sources
 from processor.shell.grants import write_grants
 from processor.shell.redis import Store, StoreError
 from processor.shell.tables import load_catalogue
@@ -47,7 +46,7 @@ async def run_replay(order: ReplayOrder, place: Place, style: Style, warn: Calla
     sources, left_out = find_sources(order.paths)
     for left in left_out:
         warn(f"left out {left.path}: {left.why}")
-    fresh = read_inventories(order.inventories, order.organizations)
+    fresh = read_inventories(order.inventories, order.organizations, warn)
     async with open_store(place, warn) as store:
         await store.claim(exclusive=place.url is None)
         horizon = Horizon()
@@ -64,12 +63,26 @@ async def run_replay(order: ReplayOrder, place: Place, style: Style, warn: Calla
         return print_out(opened, fleet, as_of, style)
 
 
-def read_inventories(inventories: Sequence[str], organizations: Sequence[str]) -> dict[int, InventoryPrincipal]:
+def read_document(path: str) -> bytes:
+    """A JSON document, plain or gzip. Raises SourceError for a file that cannot be read."""
+    reader = SourceReader(Source(path, 0))
+    document = b"".join(reader)
+    if reader.damage is not None:
+        raise SourceError(f"{path} {reader.damage}")
+    return document
+
+
+def read_inventories(
+    inventories: Sequence[str], organizations: Sequence[str], warn: Callable[[str], None]
+) -> dict[int, InventoryPrincipal]:
     """The principals of inventory files, by key. Raises InventoryError or OrganizationError, with the file's name."""
     if not inventories:
         return {}
-    trees = [read_organization(Path(path).read_bytes(), path) for path in organizations]
-    documents = [(path, Path(path).read_bytes()) for path in inventories]
+    trees = [read_organization(read_document(path), path) for path in organizations]
+    for path, tree in zip(organizations, trees, strict=True):
+        for target in tree.unknown_targets:
+            warn(f"{path}: a policy's target {target} is not in the tree: it limits nobody")
+    documents = [(path, read_document(path)) for path in inventories]
     return inventory_by_key(read_inventory(documents, load_catalogue(), trees))
 
 

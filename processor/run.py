@@ -17,7 +17,7 @@ from processor.opening import Opened, Place, load_opened, open_store
 from processor.settings import Settings, dump_settings
 from processor.shell.follow import Follower, Slice
 from processor.shell.grants import write_grants
-from processor.shell.http import Server
+from processor.shell.http import Handler, Server
 from processor.shell.metrics import GapText, Health, PipelineCollector, make_registry, render_pipeline
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
 
@@ -35,14 +35,22 @@ class RejectRatioError(StoreError):
 
 
 @dataclass(slots=True)
+class Held:
+    """Which runner holds the store at the time, for those who look on."""
+
+    runner: "Runner | None" = None
+
+
+@dataclass(slots=True)
 class RunOrder:
-    """What `run` was asked for. `clock` gives seconds since 1970."""
+    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics."""
 
     paths: tuple[str, ...]
     settings: Settings
     inventory: dict[int, InventoryPrincipal]
     clock: Callable[[], float] = time.time
-    pages: Mapping[str, object] = field(default_factory=dict)
+    pages: Mapping[str, Handler] = field(default_factory=dict)
+    held: Held = field(default_factory=Held)
 
 
 class Runner:
@@ -156,14 +164,20 @@ class Runner:
         self.health.first_uses_evicted = self.tracker.first_uses_evicted
 
 
-async def run_forever(order: RunOrder, place: Place, warn: Warn, started: Callable[[str], None]) -> int:
-    """Run until SIGTERM or SIGINT. A store that is lost is claimed again, and read again from what it holds."""
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
-    health = Health()
-    held: list[Runner] = []
+    return stopping
+
+
+async def run_forever(
+    order: RunOrder, place: Place, warn: Warn, started: Callable[[str], None], stopping: asyncio.Event
+) -> int:
+    """Run until `stopping` is set. A store that is lost is claimed again, and read again from what it holds."""
+    health, held = Health(), order.held
     server, flush_seconds = make_server(order, health, held)
     await server.start(order.settings.run.host, order.settings.run.port)
     started(server.url)
@@ -191,7 +205,7 @@ async def hold_once(
     store: Store,
     place: Place,
     health: Health,
-    held: list[Runner],
+    held: Held,
     stopping: asyncio.Event,
     flush_seconds: Histogram,
     warn: Warn,
@@ -209,11 +223,11 @@ async def hold_once(
     health.why_not = "loading"
     runner = Runner(order, store, health, warn)
     await runner.load()
-    held[:] = [runner]
+    held.runner = runner
     await runner.follow(stopping, flush_seconds)
 
 
-def make_server(order: RunOrder, health: Health, held: list[Runner]) -> tuple[Server, Histogram]:
+def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Histogram]:
     """The HTTP server over whatever runner holds the store at the time."""
     from processor.core.tally import Tally
     from processor.shell.tables import load_catalogue
@@ -221,13 +235,13 @@ def make_server(order: RunOrder, health: Health, held: list[Runner]) -> tuple[Se
     empty = Tally()
 
     def tally() -> Tally:
-        opened = held[0].opened if held else None
+        opened = held.runner.opened if held.runner is not None else None
         return empty if opened is None else opened.pipeline.tally
 
     registry, flush_seconds = make_registry(PipelineCollector(tally, health, order.clock, load_catalogue().version))
 
     def members() -> list[bytes]:
-        text = held[0].text if held else None
+        text = held.runner.text if held.runner is not None else None
         return [render_pipeline(registry), *(text.members() if text is not None else [])]
 
-    return Server(members, lambda: None if health.ready else health.why_not), flush_seconds
+    return Server(members, lambda: None if health.ready else health.why_not, order.pages), flush_seconds

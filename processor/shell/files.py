@@ -214,7 +214,7 @@ def unzip_whole(zipped: bytes) -> bytes | None:
         unzipped = deflate.gzip_decompress(zipped)
     except deflate.DeflateError:
         return None
-    return cast(bytes, unzipped) if len(unzipped) == size else None
+    return cast("bytes", unzipped) if len(unzipped) == size else None
 
 
 def _cut(whole: bytes) -> Iterator[bytes]:

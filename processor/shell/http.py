@@ -32,13 +32,13 @@ class Server:
         app.router.add_get("/readyz", self._serve_readiness)
         for path, handler in (pages or {}).items():
             app.router.add_get(path, handler)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
         self.url = ""
 
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes a free one. Raises BindError."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, shutdown_timeout=2)
+        site = web.TCPSite(self._runner, host, port)
         try:
             await site.start()
         except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -247,6 +247,7 @@ def _plain(name: str, value: float) -> Metric:
 
 def make_registry(collector: PipelineCollector) -> tuple[CollectorRegistry, Histogram]:
     """A registry of its own, so that two pipelines fit into one process."""
+    disable_created_metrics()  # They would be families that the catalogue does not have.
     registry = CollectorRegistry()
     registry.register(collector)
     flush = Histogram(
