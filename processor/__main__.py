@@ -300,7 +300,9 @@ def run(
 
 @main.command()
 @click.option("--seconds", type=click.IntRange(1, 86_400), help="End after so many seconds. Default: at Ctrl-C.")
-@click.option("--weeks", type=click.IntRange(1, 12), default=6, show_default=True, help="Weeks of history to play at speed.")
+@click.option(
+    "--weeks", type=click.IntRange(1, 12), default=6, show_default=True, help="Weeks of history to play at speed."
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where to serve. Default: any free port.")
 @explain_failure
 def demo(seconds: int | None, weeks: int, port: int) -> int:

@@ -6,45 +6,20 @@ they stand in it. What is given again is skipped up to there, so that a run that
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from struct import Struct as Packer
 
-from processor.core.records import TIME_MAX, Rejected
-from processor.core.stream import SLICING, decode_stream
+from processor.core.records import Rejected
+from processor.core.stream import decode_stream
 from processor.opening import Opened
 from processor.shell.files import Source, SourceReader
+from processor.shell.layout import Position, unpack_position
 
 FLUSH_SECONDS = 5.0
 FLUSH_USES = 1_000_000
 """A batch has nobody waiting for it, and can be read again: its flushes are few, as each writes a hot cell anew."""
 
-_POSITION = Packer("<BBIQ")
-_WHOLE, _CUT = 1, 2
-
 
 class AsOfError(ValueError):
     """An --as-of that the store cannot be reported at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far a source is applied: `index` records; `whole` when that is all; `until` where newer records than that were
-    counted, but not applied (`cut`)."""
-
-    index: int
-    whole: bool
-    cut: bool
-    until: int
-
-    def pack(self) -> bytes:
-        return _POSITION.pack(SLICING, self.whole * _WHOLE + self.cut * _CUT, self.until, self.index)
-
-
-def unpack_position(packed: bytes | None) -> Position:
-    if packed is None or len(packed) != _POSITION.size or packed[0] != SLICING:
-        return Position(0, whole=False, cut=False, until=TIME_MAX)
-    _, flags, until, index = _POSITION.unpack(packed)
-    return Position(index, bool(flags & _WHOLE), bool(flags & _CUT), until)
 
 
 class Replay:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from prometheus_client import Histogram
@@ -25,7 +26,8 @@ FUTURE_SECONDS_MAX = 15 * 60
 """A record that is further ahead of the clock is rejected: its time would hold back every later verdict."""
 
 REJECTS_OF = 10_000
-HORIZON_SPAN_SECONDS = 1_800
+STOP_SECONDS_MAX = 3.0
+"""How long a Redis that does not answer may hold up the end."""
 
 Warn = Callable[[str], None]
 
@@ -69,15 +71,17 @@ class Runner:
     async def load(self) -> None:
         """Take the store's state, and the inventory that was given."""
         order, clock = self._order, self._order.clock
-        spans = order.settings.run.horizon_hours * 3600 // HORIZON_SPAN_SECONDS + 1
-        horizon = Horizon(HORIZON_SPAN_SECONDS, spans)
+        # Spans as long as a replay's, so that each can take over the other's store.
+        horizon = Horizon(spans_max=order.settings.run.horizon_hours + 1)
         opened = self.opened = await load_opened(self._store, order.settings, horizon, fresh=order.inventory)
         commands = write_grants(self._store, opened.catalogue, opened.inventory, order.inventory, int(clock()))
         commands.append(("HSET", self._store.key(b"meta"), "settings", dump_settings(order.settings), "as_of", "0"))
         await opened.state.flush(commands)
         usages = opened.ledger.principals.values()
         fleet = opened.build_fleet(order.settings, None)
-        self.tracker = Tracker(fleet, usages, min(opened.pipeline.tally.newest, int(clock())))
+        tally = opened.pipeline.tally
+        self._recent.append((tally.read, tally.classes["rejected"]))
+        self.tracker = Tracker(fleet, usages, min(tally.newest, int(clock())))
         self.text = GapText(self.tracker)
         await self._refresh_text()
         self.health.flushed_at = clock()
@@ -95,7 +99,7 @@ class Runner:
                 await asyncio.wait_for(stopping.wait(), run.poll_seconds)
             except TimeoutError:
                 continue
-        await self._flush(follower, flush_seconds)
+        await self.opened.state.flush()
 
     async def _poll_once(self, follower: Follower, stopping: asyncio.Event, flush_seconds: Histogram) -> None:
         clock, run = self._order.clock, self._order.settings.run
@@ -187,7 +191,7 @@ async def run_forever(
             warn(text)
         health.waiting = True
 
-    try:
+    async def hold() -> None:
         async with open_store(place, wait) as store:
             while not stopping.is_set():
                 try:
@@ -195,9 +199,29 @@ async def run_forever(
                 except StoreLost as error:
                     warn(f"{error}; starting again from what it holds")
                     health.ready, health.why_not = False, "the store was lost: starting again"
+
+    try:
+        await end_in_time(asyncio.ensure_future(hold()), stopping, warn)
     finally:
         await server.stop()
     return 0
+
+
+async def end_in_time(holding: asyncio.Future[None], stopping: asyncio.Event, warn: Warn) -> None:
+    """Wait for the end of `holding`; once `stopping` is set no longer than STOP_SECONDS_MAX."""
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((holding, stop), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((holding,), timeout=STOP_SECONDS_MAX)
+        if holding.done():
+            holding.result()
+            return
+        warn("Redis does not answer: what it has not stored yet is read again at the next start")
+    finally:
+        stop.cancel()
+        holding.cancel()
+    with suppress(asyncio.CancelledError):
+        await holding
 
 
 async def hold_once(

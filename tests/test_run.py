@@ -47,7 +47,7 @@ class Running:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.lines.append(line.decode().rstrip("\n"))
-            if found := re.search(r"serving (\S+)/metrics", self.lines[-1]):
+            if found := re.search(r"serving (http\S+)/metrics", self.lines[-1]):
                 self.url = found[1]
 
     @property
@@ -181,7 +181,7 @@ def find_servers(folder: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if str(folder) in os.readlink(process / "cwd") and b"redis" in (process / "cmdline").read_bytes():
+            if str(folder) in str((process / "cwd").readlink()) and b"redis" in (process / "cmdline").read_bytes():
                 found.append(int(process.name))
     return found
 
@@ -281,7 +281,8 @@ def test_coverage_begins_with_the_first_record(logs: Path, fast: Path, inventory
     with Running("--source", trail, "--config", fast, "--inventory", inventory) as running:
         running.wait_ready()
         place = {"principal": ROLE, "account": ACCOUNT}
-        assert running.read("gapwatch_gap_grants", verdict="unproven", **place) == {"7d": 4, "30d": 4, "90d": 4}
+        nothing = {"7d": 4, "30d": 4, "90d": 4}
+        wait_for(lambda: running.read("gapwatch_gap_grants", verdict="unproven", **place) == nothing, SEEN_SECONDS_MAX)
         add_lines(trail, [build_record(1, NOW - 20 * 86_400)])
         wait_for(
             lambda: running.read("gapwatch_gap_grants", verdict="unused", **place) == {"7d": 4, "30d": 0, "90d": 0},
@@ -415,7 +416,7 @@ def test_a_redis_that_is_frozen_holds_nothing_up_for_good(logs: Path, fast: Path
         add_lines(trail, [make_record(3)])
         time.sleep(1)
         running.process.terminate()
-        assert running.process.wait(2 * STOP_SECONDS_MAX + 2) in (0, 3)
+        assert running.process.wait(STOP_SECONDS_MAX) == 0
 
 
 def test_a_redis_that_is_gone_does_not_keep_it_from_ending(logs: Path, fast: Path, tmp_path: Path) -> None:
@@ -427,11 +428,11 @@ def test_a_redis_that_is_gone_does_not_keep_it_from_ending(logs: Path, fast: Pat
         assert running.get("/metrics")[0] == 200
         assert running.read("gapwatch_store_waiting") == {"": 1}
         running.process.terminate()
-        assert running.process.wait(2 * STOP_SECONDS_MAX + 2) in (0, 3)
+        assert running.process.wait(STOP_SECONDS_MAX) == 0
     with Running("--source", logs, "--config", fast, "--redis", other.url) as running:
         wait_for(lambda: "waiting for Redis" in "".join(running.lines), 5)
         running.process.terminate()
-        assert running.process.wait(2 * STOP_SECONDS_MAX + 2) in (0, 3)
+        assert running.process.wait(STOP_SECONDS_MAX) == 0
 
 
 # --- what must not go on -----------------------------------------------------------------------------------------------

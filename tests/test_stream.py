@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Found:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Found) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]  # a thing to compare, not to look up
 
     def __repr__(self) -> str:
         return f"Found({self.ids}, not_iam={self.not_iam}, rejected={self.rejected})"
@@ -95,7 +98,11 @@ def wrap_batch(records: Iterable[Any], kind: str = "DATA_MESSAGE") -> dict[str, 
         "logStream": "111122223333_CloudTrail_eu-central-1",
         "subscriptionFilters": ["all"],
         "logEvents": [
-            {"id": str(number), "timestamp": START * 1000, "message": record if isinstance(record, str) else json.dumps(record)}
+            {
+                "id": str(number),
+                "timestamp": START * 1000,
+                "message": record if isinstance(record, str) else json.dumps(record),
+            }
             for number, record in enumerate(records)
         ],
     }
@@ -134,12 +141,18 @@ FORMS: dict[str, bytes] = {
     "EventBridge events, pretty-printed": b"\n".join(json.dumps(wrap_event(r), indent=2).encode() for r in THREE),
     "EventBridge events in a file of records": dump({"Records": list(map(wrap_event, THREE))}),
     "a CloudWatch Logs batch": dump(wrap_batch(THREE)),
-    "CloudWatch Logs batches, a line each": dump_lines([CONTROL, wrap_batch(THREE[:2]), CONTROL, wrap_batch(THREE[2:])]),
+    "CloudWatch Logs batches, a line each": dump_lines(
+        [CONTROL, wrap_batch(THREE[:2]), CONTROL, wrap_batch(THREE[2:])]
+    ),
     "CloudWatch Logs batches, pretty-printed": json.dumps(wrap_batch(THREE), indent=2).encode(),
     "LookupEvents": dump({"Events": list(map(wrap_lookup, THREE))}),
-    "LookupEvents, pretty-printed": json.dumps({"Events": list(map(wrap_lookup, THREE)), "NextToken": "x"}, indent=4).encode(),
+    "LookupEvents, pretty-printed": json.dumps(
+        {"Events": list(map(wrap_lookup, THREE)), "NextToken": "x"}, indent=4
+    ).encode(),
     "LookupEvents, a line each": dump_lines(map(wrap_lookup, THREE)),
     "LookupEvents' answers, a line each": dump_lines({"Events": [wrap_lookup(record)]} for record in THREE),
+    "a byte order mark in the middle of lines": dump_lines(THREE[:1]) + b"\xef\xbb\xbf" + dump_lines(THREE[1:]),
+    "records, then arrays, a line each": dump_lines([THREE[0], THREE[1:]]),
     "forms mixed, a line each": dump_lines([THREE[0], wrap_event(THREE[1]), wrap_batch(THREE[2:])]),
     "a record, then a file": dump_lines(THREE[:1]) + wrap_file(THREE[1:]),
     "a file, then records": wrap_file(THREE[:1]) + b"\n" + dump_lines(THREE[1:]),
@@ -156,7 +169,16 @@ def test_form_is_recognised(form: str) -> None:
 
 @pytest.mark.parametrize(
     "empty",
-    [b"", b"\n\r\n \t", b"\xef\xbb\xbf", b'{"Records":[]}', b'{"Records": [ ]}\n{"Records":[]}', b"[]", b'{"Events":[]}', dump(CONTROL)],
+    [
+        b"",
+        b"\n\r\n \t",
+        b"\xef\xbb\xbf",
+        b'{"Records":[]}',
+        b'{"Records": [ ]}\n{"Records":[]}',
+        b"[]",
+        b'{"Events":[]}',
+        dump(CONTROL),
+    ],
 )
 def test_nothing_in_it_is_nothing_read(empty: bytes) -> None:
     found = read_stream(empty)
@@ -170,9 +192,9 @@ def test_payloads_of_a_queue_are_read_in_every_form() -> None:
     assert Found([decode_payloads([])]).ids == []
 
 
-@pytest.mark.parametrize("keys", [("Sns",), ("s3",), ("body",)])
-def test_notification_without_records_is_one_reject(keys: tuple[str, ...]) -> None:
-    assert read_stream(dump({"Records": [dict.fromkeys(keys, {}), *THREE]})).rejected == ["notification"]
+@pytest.mark.parametrize("key", ["Sns", "s3", "body"])
+def test_notification_without_records_is_one_reject(key: str) -> None:
+    assert read_stream(dump({"Records": [{key: {}}, *THREE]})).rejected == ["notification"]
     assert read_stream(dump(wrap_event({"bucket": {"name": "logs"}}))).rejected == ["notification"]
 
 
@@ -198,7 +220,13 @@ NESTED = [
     for record in build_records(400)
 ]
 TRICKY = [
-    {**record, "requestParameters": {"text": 'quote " and \\ and },{"eventVersion": and \u202f \U0001f600 ]}', "pad": "z" * 500}}
+    {
+        **record,
+        "requestParameters": {
+            "text": 'quote " and \\ and },{"eventVersion": and \u202f \U0001f600 ]}',
+            "pad": "z" * 500,
+        },
+    }
     for record in build_records(400)
 ]
 
@@ -226,11 +254,24 @@ def test_long_stream_comes_in_slices() -> None:
 def test_cuts_of_a_stream_change_nothing(form: str, cuts: list[int]) -> None:
     stream = FORMS[form]
     places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    chunks = [stream[start:end] for start, end in zip(places, places[1:], strict=False)]
+    chunks = [stream[start:end] for start, end in pairwise(places)]
     assert Found(decode_stream(chunks)) == read_stream(stream)
 
 
-BROKEN_LINES = [b"", b"{", b"}", b"nul", b'"', b"[1,", b'{"a":"', b"\xff\xfe\x00", b'{"eventID":"\\ud800"}', b"7", b"null", b"[]"]
+BROKEN_LINES = [
+    b"",
+    b"{",
+    b"}",
+    b"nul",
+    b'"',
+    b"[1,",
+    b'{"a":"',
+    b"\xff\xfe\x00",
+    b'{"eventID":"\\ud800"}',
+    b"7",
+    b"null",
+    b"[]",
+]
 
 
 @settings(max_examples=150, deadline=None)
@@ -239,16 +280,18 @@ BROKEN_LINES = [b"", b"{", b"}", b"nul", b'"', b"[1,", b'{"a":"', b"\xff\xfe\x00
     cuts=st.lists(st.integers(0, 20_000), max_size=8),
 )
 def test_cuts_of_broken_lines_change_nothing(lines: list[bytes], cuts: list[int]) -> None:
-    stream = b"\n".join([dump(THREE[0]), *lines])
+    stream = b"\n".join(lines)
     places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    chunks = [stream[start:end] for start, end in zip(places, places[1:], strict=False)]
+    chunks = [stream[start:end] for start, end in pairwise(places)]
     assert Found(decode_stream(chunks)) == read_stream(stream)
 
 
 # --- damage ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", [b"{", b"}", b"nul", b'"open', b'{"eventVersion":"1.0', b"\xff\xfe", b"\x00", b"no json at all", b"7"])
+@pytest.mark.parametrize(
+    "line", [b"{", b"}", b"nul", b'"open', b'{"eventVersion":"1.0', b"\xff\xfe", b"\x00", b"no json at all", b"7"]
+)
 def test_broken_line_costs_one_reject(line: bytes) -> None:
     lines = list(map(dump, THREE))
     for place in range(1, 4):
@@ -271,10 +314,12 @@ def test_cut_off_log_file_costs_one_reject(count: int) -> None:
     whole = wrap_file(records)
     ends = [whole.index(dump(record)) + len(dump(record)) for record in (records[0], records[count // 2], records[-1])]
     for end, complete in zip(ends, (1, count // 2 + 1, count), strict=True):
-        for cut, rejects in ((end, 1), (end - 5, 1), (end + 1, 1)):
+        for cut in (end - 5, end):
             found = read_stream(whole[:cut])
-            assert found.ids == list(range(1, complete + (cut >= end)))
-            assert len(found.rejected) == rejects
+            assert found.ids == list(range(1, complete + (cut == end)))
+            assert len(found.rejected) == 1
+    # Nothing but the last brace is missing: nothing is lost.
+    assert read_stream(whole[:-1]).rejected == []
 
 
 def test_cut_in_the_middle_of_the_opening_costs_one_reject() -> None:
@@ -292,24 +337,21 @@ def test_cut_in_the_middle_of_the_opening_costs_one_reject() -> None:
         ({"eventTime": 5}, "bad_eventTime"),
         ({"eventSource": None}, "no_eventSource"),
         ({"eventName": ["x"]}, "bad_eventName"),
-        ({"userIdentity": None}, "no_userIdentity"),
-        ({"userIdentity": "me"}, "bad_userIdentity"),
+        ({"awsRegion": [], "userIdentity": None}, "no_userIdentity"),
+        ({"awsRegion": [], "userIdentity": "me"}, "bad_userIdentity"),
     ],
 )
 def test_odd_record_costs_its_neighbours_nothing(wrap: Any, changes: dict[str, Any], reason: str) -> None:
     odd = build_record(99, START, **changes)
     found = read_stream(wrap([*MANY[:300], odd, *MANY[300:]]))
-    if reason == "no_userIdentity" or reason == "bad_userIdentity":
-        # The caller's bytes are looked at only where they are resolved.
-        found.rejected = found.rejected or [reason]
-        found.ids = [number for number in found.ids if number != 99] or found.ids
-        assert len(found.ids) in (699, 700)
-        return
     assert found.ids == list(range(1, 701))
     assert found.rejected == [reason]
 
 
-@pytest.mark.parametrize("field", ["awsRegion", "errorCode", "sharedEventID", "recipientAccountId", "eventType", "eventCategory", "resources"])
+@pytest.mark.parametrize(
+    "field",
+    ["awsRegion", "errorCode", "sharedEventID", "recipientAccountId", "eventType", "eventCategory", "resources"],
+)
 def test_field_of_a_wrong_type_reads_as_absent(field: str) -> None:
     for value in (5, [], {}, True, [[]], [5, {"ARN": 5}]):
         stream = wrap_file([THREE[0], {**THREE[1], field: value}, THREE[2]])
@@ -318,10 +360,20 @@ def test_field_of_a_wrong_type_reads_as_absent(field: str) -> None:
 
 
 def test_same_record_is_decoded_alike_in_every_form() -> None:
-    record = {**THREE[0], "resources": [{"ARN": "arn:aws:s3:::b"}, {"ARNPrefix": "arn:aws:s3:::b/"}], "errorCode": "AccessDenied"}
+    record = {
+        **THREE[0],
+        "resources": [{"ARN": "arn:aws:s3:::b"}, {"ARNPrefix": "arn:aws:s3:::b/"}],
+        "errorCode": "AccessDenied",
+    }
     decoded = [
         found.records[0]
-        for stream in (dump(record), wrap_file([record]), dump([record]), dump_lines([wrap_event(record)]), dump(wrap_batch([record])))
+        for stream in (
+            dump(record),
+            wrap_file([record]),
+            dump([record]),
+            dump_lines([wrap_event(record)]),
+            dump(wrap_batch([record])),
+        )
         for found in decode_stream([stream])
         if found.records
     ]
@@ -335,7 +387,12 @@ def test_same_record_is_decoded_alike_in_every_form() -> None:
 
 def test_records_that_are_no_iam_call_are_set_apart_without_their_fields() -> None:
     insight = {"eventVersion": "1.08", "eventID": "a", "eventTime": "2026-03-01T00:00:00Z", "eventCategory": "Insight"}
-    service = {"eventVersion": "1.08", "eventID": "a", "eventType": "AwsServiceEvent", "userIdentity": {"invokedBy": "x"}}
+    service = {
+        "eventVersion": "1.08",
+        "eventID": "a",
+        "eventType": "AwsServiceEvent",
+        "userIdentity": {"invokedBy": "x"},
+    }
     found = read_stream(wrap_file([THREE[0], insight, service, THREE[1]]))
     assert (found.ids, found.not_iam, found.rejected) == ([1, 2], 2, [])
 
@@ -349,7 +406,9 @@ def test_deep_nesting_is_one_reject_and_no_crash() -> None:
         for stream in (
             b"\n".join([dump(THREE[0]), bad, dump(THREE[2])]),
             b"\n".join([bad, dump(THREE[0]), dump(THREE[2])]),
-            b"\n".join([dump(wrap_event(THREE[0])), b'{"version":"0","detail":' + bad + b"}", dump(wrap_event(THREE[2]))]),
+            b"\n".join(
+                [dump(wrap_event(THREE[0])), b'{"version":"0","detail":' + bad + b"}", dump(wrap_event(THREE[2]))]
+            ),
             dump(wrap_batch([dump(THREE[0]).decode(), bad.decode(), dump(THREE[2]).decode()])),
         ):
             found = read_stream(stream)
@@ -360,7 +419,9 @@ def test_deep_nesting_is_one_reject_and_no_crash() -> None:
         assert len(found.rejected) == 1
 
 
-@pytest.mark.parametrize("text", [rb'"\ud800"', rb'"\udc00\ud800"', b"\xff", b"\x00", b"NaN", b"-", b"1e999", b"9" * 5_000])
+@pytest.mark.parametrize(
+    "text", [rb'"\ud800"', rb'"\udc00\ud800"', b"\xff", b"\x00", b"NaN", b"-", b"1e999", b"9" * 5_000]
+)
 def test_no_value_that_json_has_not_leaves_the_decoder(text: bytes) -> None:
     for key in (b'"unread":', b'"sharedEventID":', b'"requestParameters":', b'"userIdentity":'):
         bad = dump(THREE[1])[:-1] + b"," + key + text + b"}"
@@ -416,10 +477,14 @@ def write_bytes(path: Path, content: bytes) -> Path:
 ZIPPED = {
     "one member": gzip.compress(wrap_file(THREE)),
     "a member a record": b"".join(gzip.compress(dump_lines([record])) for record in THREE),
-    "members that cut records": b"".join(gzip.compress(dump_lines(THREE)[at : at + 100]) for at in range(0, len(dump_lines(THREE)), 100)),
+    "members that cut records": b"".join(
+        gzip.compress(dump_lines(THREE)[at : at + 100]) for at in range(0, len(dump_lines(THREE)), 100)
+    ),
     "members of log files": b"".join(gzip.compress(wrap_file([record])) for record in THREE),
     "zeros behind the end": gzip.compress(wrap_file(THREE)) + b"\0" * 512,
-    "an empty member between": gzip.compress(dump_lines(THREE[:1])) + gzip.compress(b"") + gzip.compress(dump_lines(THREE[1:])),
+    "an empty member between": gzip.compress(dump_lines(THREE[:1]))
+    + gzip.compress(b"")
+    + gzip.compress(dump_lines(THREE[1:])),
     "plain bytes": wrap_file(THREE),
 }
 
@@ -474,8 +539,13 @@ def test_empty_file_is_valid(tmp_path: Path, content: bytes, whole: bool) -> Non
 
 
 @settings(max_examples=200, deadline=None)
-@given(flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=4), cut=st.integers(0, 10**6))
-def test_no_damage_to_a_gzip_raises(tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]], cut: int) -> None:
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=4),
+    cut=st.integers(0, 10**6),
+)
+def test_no_damage_to_a_gzip_raises(
+    tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]], cut: int
+) -> None:
     zipped = bytearray(gzip.compress(wrap_file(MANY[:20])) * 2)
     for place, by in flips:
         zipped[place % len(zipped)] ^= by
@@ -519,10 +589,15 @@ def test_file_named_by_hand_is_read_whatever_its_name(tmp_path: Path) -> None:
 
 def test_same_file_named_twice_has_two_identities(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.json", wrap_file(THREE))
-    first, second = (SourceReader(Source(str(path), occurrence)).identify() for occurrence in (0, 1))
+    identities = []
+    for occurrence in (0, 1, 0):
+        reader = SourceReader(Source(str(path), occurrence))
+        identities.append(reader.identify())
+        reader.close()
+    first, second, again = identities
     assert first is not None
     assert first != second
-    assert first == SourceReader(Source(str(path), 0)).identify()
+    assert first == again
 
 
 def test_path_that_is_not_there_says_so(tmp_path: Path) -> None:
@@ -535,25 +610,29 @@ def test_path_that_is_not_there_says_so(tmp_path: Path) -> None:
 # --- bombs: a process of its own, so that what it takes can be measured ---------------------------------------------------
 
 MEASURE = """
-import resource, sys
+import pathlib, sys, time
 from processor.core.stream import decode_stream
 from processor.shell.files import Source, SourceReader
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 reader = SourceReader(Source(sys.argv[1], 0))
 reader.identify()
 read = rejected = 0
 for found in decode_stream(reader):
     read += found.read
     rejected += len(found.rejected)
-usage = resource.getrusage(resource.RUSAGE_SELF)
-print(read, rejected, usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
+# Not ru_maxrss: a new process inherits that of the one that started it.
+status = pathlib.Path("/proc/self/status").read_text()
+print(read, rejected, int(status.partition("VmHWM:")[2].split()[0]) * 1024, time.process_time())
 """
 
 
 def measure_file(path: Path) -> tuple[int, int, int, float]:
     """Records read and rejected, the most memory in bytes, and CPU seconds, of a process that reads one file."""
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path)], capture_output=True, env=build_environment(), timeout=120, check=False
+        [sys.executable, "-c", MEASURE, str(path)],
+        capture_output=True,
+        env=build_environment(),
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     read, rejected, memory, seconds = done.stdout.split()

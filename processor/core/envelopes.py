@@ -36,6 +36,7 @@ class LogBatch(Struct, gc=False):
 
 _decode_events = msgspec.json.Decoder(list[EventBridgeEvent]).decode
 _decode_batch = msgspec.json.Decoder(LogBatch).decode
+_decode_raws = msgspec.json.Decoder(list[Raw]).decode
 
 
 def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
@@ -49,8 +50,16 @@ def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
             pass  # One of them is something else: each is looked at below.
     found = Decoded([], [], [])
     for payload in payloads:
-        add_decoded(found, decode_payload(payload))
+        add_decoded(found, _decode_listed(payload) if payload.startswith(b"[") else decode_payload(payload))
     return found
+
+
+def _decode_listed(payload: bytes) -> Decoded:
+    """A payload that is an array of others."""
+    try:
+        return decode_elements(_decode_raws(payload))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return decode_payload(payload)
 
 
 def _looks_like_event(payload: bytes) -> bool:
@@ -74,6 +83,8 @@ def decode_payload(payload: bytes | Raw) -> Decoded:
         whole = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return found
+    if isinstance(whole, list):
+        return decode_elements(msgspec.json.encode(element) for element in whole)
     opened = _open(whole, raw, 0)
     return found if opened is None else opened
 

@@ -149,7 +149,7 @@ class Intake:
         rule = self._rules.get(name)
         if rule is None and name not in self._rules:
             rule = self._find_rule(name)
-        if rule is None and record.eventSource in NOT_IAM_SOURCES:
+        if record.eventSource in NOT_IAM_SOURCES:
             self._count_not_iam(record.eventTime, record.recipientAccountId)
             return None
         time = self._read_time(record.eventTime)
@@ -190,7 +190,9 @@ class Intake:
     def _find_rule(self, name: tuple[str, str]) -> ActionRule | None:
         if len(self._rules) >= NAMES_MAX:
             self._rules.clear()
-        rule = self._rules[name] = self._actions.lookup(*name)
+        # The catalogue has actions of sign-in, but its events are not decided by IAM as those of other services are.
+        rule = None if name[0] in NOT_IAM_SOURCES else self._actions.lookup(*name)
+        self._rules[name] = rule
         return rule
 
     def _read_time(self, text: str) -> int:

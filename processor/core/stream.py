@@ -24,12 +24,17 @@ ELEMENT_BYTES_MAX = 32 * 1024 * 1024
 DEPTH_MAX = 512
 """CloudTrail's records nest to 11; what nests deeper than this is no JSON that anything here would decode."""
 
+TRAILING_TOKENS_MAX = 4_096
+"""Keys, values, commas and colons behind an array of records: AWS writes a NextToken at most. What follows is rejected."""
+
 SLICING = 1
 """Goes up when slices are cut differently, so that no position from another way of cutting is trusted."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BOUNDARY = b'},{"eventVersion":'
 _ARRAY_OF = re.compile(rb'\{\s*"(?:Records|Events)"\s*:\s*\[')
-_SPACE = re.compile(rb"(?:\s|\xef\xbb\xbf)*")
+_SPACE = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)*")
+_SPACE_OR_COMMAS = re.compile(rb"[\s,]*")
 _TOKEN = re.compile(rb'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*("?)|[{}\[\]]')
 _SCALAR_END = re.compile(rb"[\s,\]}\[{\"]")
 
@@ -133,7 +138,7 @@ def _scan_array(buffer: Buffer) -> Iterator[Decoded]:
     while buffer.skip_space():
         byte = buffer.bytes[buffer.at]
         if byte == 0x2C:
-            buffer.at += 1
+            buffer.at = _SPACE_OR_COMMAS.match(buffer.bytes, buffer.at).end()  # type: ignore[union-attr]  # as above
             continue
         if byte == 0x5D:
             buffer.at += 1
@@ -192,7 +197,9 @@ def scan_value(text: bytes, at: int) -> int:
 
 def _leave_object(buffer: Buffer) -> None:
     """Go behind the `}` of the object whose array was read; other keys (NextToken) are passed over."""
-    while buffer.skip_space():
+    for _ in range(TRAILING_TOKENS_MAX):
+        if not buffer.skip_space():
+            return
         byte = buffer.bytes[buffer.at]
         if byte == 0x7D:
             buffer.at += 1
@@ -251,13 +258,29 @@ def _decode_some_lines(lines: bytes) -> Decoded:
     records = decode_lines(lines)
     if records is not None:
         return Decoded(records, [], [])
-    payloads = [line for line in lines.splitlines() if line and not line.isspace()]
+    payloads = [value for line in lines.splitlines() if line and not line.isspace() for value in _split_line(line)]
     found = Decoded([], [], [])
     if payloads and b'"logEvents"' in payloads[0]:
         for payload in payloads:
             add_decoded(found, decode_log_batch(payload))
         return found
     return decode_payloads(payloads)
+
+
+def _split_line(line: bytes) -> list[bytes]:
+    """The values of a line: one, as a rule, but Firehose and joined gzip members put documents behind each other. What
+    cannot be told apart stays together, and is one reject."""
+    if b"}{" not in line:
+        return [line]
+    values: list[bytes] = []
+    at = 0
+    while at < len(line):
+        end = scan_value(line, at)
+        if end <= 0:
+            return [*values, line[at:]]
+        values.append(line[at:end])
+        at = _SPACE.match(line, end).end()  # type: ignore[union-attr]  # matches the empty string
+    return values
 
 
 def _decode_document(buffer: Buffer) -> Decoded:
@@ -279,9 +302,15 @@ def _reject_line(buffer: Buffer) -> Decoded:
 
 
 def _reject_rest(buffer: Buffer) -> Decoded:
-    """Reject all that is left of a stream whose array is broken."""
+    """Reject what is left of a broken array, up to the next log file in the stream (another gzip member) or its end."""
     sample = buffer.bytes[buffer.at : buffer.at + 4096]
-    while buffer.extend():
-        buffer.at = len(buffer.bytes)
-    buffer.at = len(buffer.bytes)
+    buffer.at = min(buffer.at + 1, len(buffer.bytes))
+    while (start := _ARRAY_OF.search(buffer.bytes, buffer.at)) is None:
+        # What may be the beginning of `{"Records":[` stays in the buffer.
+        buffer.at = max(buffer.at, len(buffer.bytes) - 64)
+        if not buffer.extend():
+            buffer.at = len(buffer.bytes)
+            break
+    else:
+        buffer.at = start.start()
     return Decoded([], [], [Rejected("undecodable", sample)])

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,7 @@ async def play_demo(seconds: int | None, weeks: int, port: int, warn: Warn) -> i
     begun = int(time.time())
     company = build_company(SEED, begun)
     with tempfile.TemporaryDirectory(prefix="gapwatch-demo-") as folder:
-        log = Path(folder, "cloudtrail.ndjson")
-        log.touch()
+        log = make_log(folder)
         order = make_order(company, log, port)
         shower = Shower(company, order.held)
         tasks = [
@@ -50,6 +50,13 @@ async def play_demo(seconds: int | None, weeks: int, port: int, warn: Warn) -> i
         finally:
             stopping.set()
             await asyncio.gather(*tasks)
+
+
+def make_log(folder: str) -> Path:
+    """The file that the company's log is written into."""
+    log = Path(folder, "cloudtrail.ndjson")
+    log.touch()
+    return log
 
 
 def make_order(company: Company, log: Path, port: int) -> RunOrder:
@@ -84,8 +91,8 @@ async def write_log(company: Company, log: Path, history: tuple[int, int], stopp
             file.write(lines)
             await asyncio.sleep(0)
         for at, record in company.live():
-            while (wait := at - time.time()) > 0 and not stopping.is_set():
-                await asyncio.sleep(min(0.2, wait))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), max(0.0, at - time.time()))
             if stopping.is_set():
                 return
             file.write(orjson.dumps(record) + b"\n")

@@ -212,7 +212,7 @@ def unzip_whole(zipped: bytes) -> bytes | None:
         return None
     try:
         unzipped = deflate.gzip_decompress(zipped)
-    except deflate.DeflateError:
+    except (deflate.DeflateError, ValueError):  # ValueError: a header of an unknown kind
         return None
     return cast("bytes", unzipped) if len(unzipped) == size else None
 

@@ -16,13 +16,14 @@ from xxhash import xxh3_128
 from processor.core.records import Decoded, Rejected
 from processor.core.stream import decode_stream, scan_value
 from processor.shell.files import Source, SourceError, SourceReader, find_sources
+from processor.shell.layout import Position, unpack_position
 
 FIRST_LINE_MAX = 1024 * 1024
 READ_BYTES = 1024 * 1024
 LINE_MAX = 32 * 1024 * 1024
 
 _OFFSET = Packer("<cQ")
-_LINES, _WHOLE = b"l", b"w"
+_LINES = b"l"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ class Follower:
             return False
         followed.lines = True
         followed.name = xxh3_128(b"%d %d " % followed.stamp[:2] + first).digest()
-        kind, offset = _OFFSET.unpack(self._positions.get(followed.name, _OFFSET.pack(_LINES, 0)))
-        followed.offset = offset if kind == _LINES and offset <= followed.size else 0
+        _, offset = _OFFSET.unpack(self._positions.get(followed.name, _OFFSET.pack(_LINES, 0)))
+        followed.offset = offset if offset <= followed.size else 0
         return True
 
     def _read_lines(self, source: Source, followed: _Followed) -> Iterator[Slice]:
@@ -123,25 +124,33 @@ class Follower:
                 if end == 0 and len(chunk) <= LINE_MAX:
                     break
                 lines = chunk[: end or len(chunk)]
-                for decoded in decode_stream([lines]):
-                    yield Slice(source, decoded, followed.name, self._positions.get(followed.name, b""))
                 followed.offset += len(lines)
-                position = _OFFSET.pack(_LINES, followed.offset)
-                yield Slice(source, Decoded([], [], []), followed.name, position)
+                yield Slice(source, _decode_lines(lines), followed.name, _OFFSET.pack(_LINES, followed.offset))
                 file.seek(followed.offset)
         followed.done = True
 
     def _read_whole(self, source: Source, followed: _Followed) -> Iterator[Slice]:
         reader = SourceReader(source)
         name = reader.identify() or b""
-        kind, applied = _OFFSET.unpack(self._positions.get(name, _OFFSET.pack(_WHOLE, 0)))
+        before = unpack_position(self._positions.get(name))
         index = 0
-        if kind != _WHOLE or applied != 2**63:
+        if not before.whole or before.cut:
             for decoded in decode_stream(reader):
                 index += decoded.read
-                if index > applied:
-                    yield Slice(source, decoded, name, _OFFSET.pack(_WHOLE, index))
+                if index > before.index or before.cut:
+                    yield Slice(source, decoded, name, Position(index, whole=False).pack())
             damage = [Rejected("damaged_file", b"")] if reader.damage else []
-            yield Slice(source, Decoded([], [], damage), name, _OFFSET.pack(_WHOLE, 2**63), reader.damage)
+            position = Position(index, whole=True).pack()
+            yield Slice(source, Decoded([], [], damage), name, position, reader.damage)
         reader.close()
         followed.done = True
+
+
+def _decode_lines(lines: bytes) -> Decoded:
+    """All records of some whole lines, as one: a position that is stored between two of its slices would be a wrong one."""
+    whole = Decoded([], [], [])
+    for decoded in decode_stream([lines]):
+        whole.records += decoded.records
+        whole.not_iam += decoded.not_iam
+        whole.rejected += decoded.rejected
+    return whole

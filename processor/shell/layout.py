@@ -1,10 +1,13 @@
 """The values of the store: cells, facets, principals and positions, to bytes and back."""
 
+from dataclasses import dataclass
 from struct import Struct as Packer
 
 import msgspec
 
 from processor.core.principals import Principal
+from processor.core.records import TIME_MAX
+from processor.core.stream import SLICING
 from processor.core.usage import FACETS, FACETS_MAX, Cell, day_of
 
 _CELL = Packer("<IIIIII")
@@ -66,3 +69,29 @@ def pack_principal(principal: Principal) -> bytes:
 def unpack_principal(packed: bytes) -> Principal:
     arn, unique_id, kind = msgspec.msgpack.decode(packed, type=tuple[str, str | None, str])
     return Principal(arn, unique_id, arn.split(":", 5)[4], kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a file that is read whole is applied: `index` records; `whole` when that is all; `until` where newer records
+    than that were counted, but not applied (`cut`)."""
+
+    index: int
+    whole: bool
+    cut: bool = False
+    until: int = TIME_MAX
+
+    def pack(self) -> bytes:
+        return _POSITION.pack(SLICING, self.whole * _WHOLE + self.cut * _CUT, self.until, self.index)
+
+
+_POSITION = Packer("<BBIQ")
+_WHOLE, _CUT = 1, 2
+
+
+def unpack_position(packed: bytes | None) -> Position:
+    """A stored position; the beginning where there is none, or one of another way of cutting slices."""
+    if packed is None or len(packed) != _POSITION.size or packed[0] != SLICING:
+        return Position(0, whole=False)
+    _, flags, until, index = _POSITION.unpack(packed)
+    return Position(index, bool(flags & _WHOLE), bool(flags & _CUT), until)

@@ -52,6 +52,7 @@ OWNER_SILENT_SECONDS = 30.0
 
 RENEW_SECONDS = 5.0
 WAIT_SECONDS_MAX = 1.0
+RELEASE_SECONDS_MAX = 1.5
 
 ARGUMENTS_MAX = 4_000
 """Of one command in a flush: Lua's unpack takes some 8,000. Even, so that fields stay with their values."""
@@ -144,7 +145,7 @@ class Store:
         """Give up the hold, so that the next writer need not wait, and disconnect."""
         try:
             if self._owner:
-                await asyncio.wait_for(self._release(), 5)
+                await asyncio.wait_for(self._release(), RELEASE_SECONDS_MAX)
         except (RedisError, StoreError, TimeoutError, OSError):
             pass  # The next writer finds an owner that no longer renews.
         finally:
