@@ -657,6 +657,9 @@ BOMBS = {
     "one string on a line": (b'{"eventVersion":"', b"x", b"\n"),
     "numbers": (b'{"Records":[', b"7" * 4_096, b"]}"),
     "commas": (b'{"Records":[', b",", b"]}"),
+    "values on one line": (dump(THREE[0]) + b"\n", b"{}", b""),
+    "a batch of nothing": (b'{"logEvents":[', b"0,", b"0]}"),
+    "a file of nothing": (b'{"x":1,"Records":[', b"0,", b"0]}"),
     "keys behind the records": (b'{"Records":[],', b'"a":1,', b'"b":2}'),
 }
 

@@ -127,12 +127,13 @@ def _open_batch(whole: dict[str, Any], events: list[Any], raw: bytes) -> Decoded
     if whole.get("messageType") == "CONTROL_MESSAGE":
         return Decoded([], [], [])
     found = Decoded([], [], [])
+    sample = raw[:4096]
     for event in events:
         message = event.get("message") if isinstance(event, dict) else None
         if isinstance(message, str):
             add_decoded(found, decode_each((message.encode(errors="replace"),)))
         else:
-            found.rejected.append(Rejected("no_message", raw[:4096]))
+            found.rejected.append(Rejected("no_message", sample))
     return found
 
 

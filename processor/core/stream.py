@@ -258,7 +258,7 @@ def _decode_some_lines(lines: bytes) -> Decoded:
     records = decode_lines(lines)
     if records is not None:
         return Decoded(records, [], [])
-    payloads = [value for line in lines.splitlines() if line and not line.isspace() for value in _split_line(line)]
+    payloads = [value for line in lines.split(b"\n") if line and not line.isspace() for value in _split_line(line)]
     found = Decoded([], [], [])
     if payloads and b'"logEvents"' in payloads[0]:
         for payload in payloads:
@@ -269,9 +269,10 @@ def _decode_some_lines(lines: bytes) -> Decoded:
 
 def _split_line(line: bytes) -> list[bytes]:
     """The values of a line: one, as a rule, but Firehose and joined gzip members put documents behind each other. What
-    cannot be told apart stays together, and is one reject."""
+    cannot be told apart stays together, and is one reject. Where a joined file began there may be a byte order mark."""
+    line = line.removeprefix(_BYTE_ORDER_MARK)
     if b"}{" not in line:
-        return [line]
+        return [line] if line else []
     values: list[bytes] = []
     at = 0
     while at < len(line):

@@ -14,7 +14,7 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
-meter { width: 6rem; } li { margin-bottom: .6rem; overflow-wrap: anywhere; } .later { opacity: .55; }
+td:last-child { white-space: nowrap; } meter { width: 6rem; } li { margin-bottom: .6rem; overflow-wrap: anywhere; } .later { opacity: .55; }
 code { font-size: .9em; }
 """
 
@@ -24,7 +24,7 @@ def render_page(view: View) -> str:
     rows = "".join(
         f"<tr><td><bdi>{escape(row.arn)}</bdi></td><td>{row.window}</td><td>{row.granted:,}</td><td>{row.used:,}</td>"
         f"<td>{row.unused:,}</td><td>{row.unsure:,}</td>"
-        f'<td><meter max="100" value="{row.index}">{row.index}</meter> {row.index}</td></tr>'
+        f'<td><meter max="100" low="20" high="60" optimum="0" value="{row.index}">{row.index}</meter> {row.index}</td></tr>'
         for row in view.rows
     )
     stories = "".join(
@@ -39,8 +39,8 @@ def render_page(view: View) -> str:
 <h1>gapwatch: what roles may do, less what they did</h1>
 <p>As of {escape(view.as_of)}: {view.principals} principals; {counts or "nothing read yet"}.
 <a href="/metrics">Metrics</a></p>
+<h2>Stories</h2><ul>{stories}</ul>
 <h2>The widest gaps</h2>
 <table><thead><tr><th>Principal</th><th>Window</th><th>Granted</th><th>Used</th><th>Unused</th><th>Cannot tell</th>
-<th>Gap index</th></tr></thead><tbody>{rows}</tbody></table>
-<h2>Stories</h2><ul>{stories}</ul></body></html>
+<th>Gap index</th></tr></thead><tbody>{rows}</tbody></table></body></html>
 """
