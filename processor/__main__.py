@@ -128,6 +128,8 @@ def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) 
         raise click.UsageError("--redis and --state exclude each other: a store is in one place")
     if needed and not (url or folder):
         raise click.UsageError("which store? Give --redis URL or --state DIR, where replay or run wrote to")
+    if needed and folder is not None and not folder.is_dir():
+        raise click.UsageError(f"--state {folder}: there is no such folder, so no store in it")
     return Place(url, folder)
 
 
@@ -146,7 +148,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
         from processor.core.organizations import OrganizationError
         from processor.replay import AsOfError
         from processor.shell.files import SourceError
-        from processor.shell.redis import StoreBusy, StoreError
+        from processor.shell.redis import StoreBusy, StoreError, StoreRefused
 
         try:
             code = command(**options)
@@ -157,6 +159,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
             AsOfError,
             SourceError,
             StoreBusy,
+            StoreRefused,
             UnknownActionError,
         ) as error:
             warn(str(error))

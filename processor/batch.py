@@ -21,7 +21,7 @@ from processor.replay import AsOfError, Replay
 from processor.settings import Settings, dump_settings, load_settings
 from processor.shell.files import Source, SourceError, SourceReader, find_sources
 from processor.shell.grants import write_grants
-from processor.shell.redis import Store, StoreError
+from processor.shell.redis import Store, StoreRefused
 from processor.shell.tables import load_catalogue
 from processor.shell.terminal import print_report, show_progress
 
@@ -171,7 +171,7 @@ def has_findings(fleet: Fleet, as_of: int, fail_on: str) -> bool:
 
 async def run_report(place: Place, as_of: int | None, style: Style, warn: Callable[[str], None]) -> int:
     """The report of what a store holds."""
-    async with open_store(place, warn) as store:
+    async with open_store(place, warn, reading=True) as store:
         opened, fleet, time_of = await open_for_reading(store, as_of, warn)
         return print_out(opened, fleet, time_of, style)
 
@@ -180,7 +180,7 @@ async def run_explain(
     place: Place, principal: str, action: str | None, as_of: int | None, style: str, warn: Callable[[str], None]
 ) -> int:
     """The evidence for a principal's verdicts."""
-    async with open_store(place, warn) as store:
+    async with open_store(place, warn, reading=True) as store:
         opened, fleet, time_of = await open_for_reading(store, as_of, warn)
         found = find_members(fleet, principal)
         if not found:
@@ -199,10 +199,10 @@ async def run_explain(
 
 
 async def open_for_reading(store: Store, as_of: int | None, warn: Callable[[str], None]) -> tuple[Opened, Fleet, int]:
-    """A store's contents without a claim on it: nothing is written. Raises StoreError for a store that holds nothing."""
+    """A store's contents without a claim on it: nothing is written. Raises StoreRefused for a store that holds nothing."""
     meta = await store.read_meta()
     if "layout" not in meta:
-        raise StoreError(f"the store at {store.where} is empty: fill it by replay or run first")
+        raise StoreRefused(f"the store at {store.where} is empty: fill it by replay or run first")
     settings = load_settings(meta["settings"]) if "settings" in meta else Settings()
     opened = await load_opened(store, settings, Horizon())
     check_as_of(opened, as_of)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from processor.core.actions import ActionMap
@@ -14,9 +15,9 @@ from processor.core.ledger import Ledger
 from processor.core.records import TIME_MAX, Rejected
 from processor.pipeline import Pipeline
 from processor.settings import Settings
-from processor.shell.embedded import EmbeddedRedis, start_redis
+from processor.shell.embedded import EmbeddedRedis, find_socket, start_redis
 from processor.shell.grants import load_grants
-from processor.shell.redis import Store
+from processor.shell.redis import Store, StoreBusy
 from processor.shell.state import State
 from processor.shell.tables import load_action_rules, load_catalogue
 
@@ -88,17 +89,26 @@ class Opened:
 
 
 @asynccontextmanager
-async def open_store(place: Place, wait: Callable[[str], None]) -> AsyncIterator[Store]:
-    """The store of a place, its embedded Redis started and stopped. Raises StoreError where it cannot be had."""
+async def open_store(place: Place, wait: Callable[[str], None], *, reading: bool = False) -> AsyncIterator[Store]:
+    """The store of a place, its embedded Redis started and stopped. Raises StoreError where it cannot be had.
+
+    `reading`: where another gapwatch uses the folder, its Redis serves us, too.
+    """
     async with AsyncExitStack() as stack:
         url = place.url
-        alive: Callable[[], str | None] = lambda: None  # noqa: E731 - a named function would say no more
+        alive: Callable[[], str | None] | None = None
         if url is None:
-            redis = start_redis(place.folder)
-            stack.callback(redis.stop)
-            url = redis.url
-            alive = lambda: why_ended(redis)  # noqa: E731
-        store = await Store.connect(url, wait=wait, alive=alive)
+            try:
+                redis = start_redis(place.folder)
+            except StoreBusy:
+                if not reading or place.folder is None or not find_socket(place.folder).is_socket():
+                    raise
+                url = f"unix://{find_socket(place.folder)}"
+            else:
+                stack.callback(redis.stop)
+                url = redis.url
+                alive = partial(why_ended, redis)
+        store = await Store.connect(url, wait=wait, **({} if alive is None else {"alive": alive}))
         stack.push_async_callback(store.close)
         yield store
 

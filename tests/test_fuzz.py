@@ -1,6 +1,6 @@
 """Mutated records through the whole of the core: nothing raises, all is counted, and no neighbour counts as something else.
 
-50,000 inputs by default; `GAPWATCH_FUZZ=1000000 pytest tests/test_fuzz.py` for more, `GAPWATCH_FUZZ_SEED=N` for those of a
+100,000 inputs by default; `GAPWATCH_FUZZ=1000000 pytest tests/test_fuzz.py` for more, `GAPWATCH_FUZZ_SEED=N` for those of a
 failure, whose message has its seed. Between the mutated records stand good ones by a role of their own, the neighbours.
 """
 
@@ -26,7 +26,7 @@ from processor.core.usage import NEVER, NOT_YET
 from processor.pipeline import Pipeline
 from processor.shell.tables import load_action_rules, load_catalogue
 
-INPUTS = int(os.environ.get("GAPWATCH_FUZZ", "50000"))
+INPUTS = int(os.environ.get("GAPWATCH_FUZZ", "100000"))
 SEED = int(os.environ.get("GAPWATCH_FUZZ_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 BATCH = 40
 BATCHES_A_PIPELINE = 100

@@ -41,12 +41,13 @@ class Span:
 
 
 class Horizon:
-    """The spans that are remembered: the newest and the `spans_max` - 1 before it."""
+    """The spans that are remembered: the newest and the `spans_max` - 1 before it. Those below `floor` were forgotten."""
 
     def __init__(self, span_seconds: int = 3_600, spans_max: int = SPANS_FOREVER) -> None:
         self.span_seconds = span_seconds
         self.spans_max = spans_max
         self.newest = -1
+        self.floor = 0
         self._spans: dict[int, Span] = {}
         self._active: dict[int, Span] = {}
         self._fresh: set[int] = set()
@@ -63,13 +64,14 @@ class Horizon:
         return span
 
     def _activate(self, number: int) -> Span | None:
+        if number < self.floor:
+            return None
         if number > self.newest:
             self.newest = number
-            for old in [old for old in self._spans if old <= number - self.spans_max]:
+            self.floor = max(self.floor, number - self.spans_max + 1)
+            for old in [old for old in self._spans if old < self.floor]:
                 del self._spans[old]
                 self._active.pop(old, None)
-        elif number <= self.newest - self.spans_max:
-            return None
         span = self._spans.get(number)
         if span is None:
             start = number * self.span_seconds
@@ -101,7 +103,7 @@ class Horizon:
 
     def load(self, number: int, hashes: Iterable[int]) -> None:
         """Take back what a store held of one span."""
-        if number <= self.newest - self.spans_max:
+        if number < self.floor:
             return
         self.newest = max(self.newest, number)
         start = number * self.span_seconds

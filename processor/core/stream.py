@@ -33,6 +33,7 @@ SLICING = 1
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BOUNDARY = b'},{"eventVersion":'
 _ARRAY_OF = re.compile(rb'\{\s*"(?:Records|Events)"\s*:\s*\[')
+_RESTART = re.compile(_ARRAY_OF.pattern + rb'|(?<=\n)\{"')
 _SPACE = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)*")
 _SPACE_OR_COMMAS = re.compile(rb"[\s,]*")
 _TOKEN = re.compile(rb'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*("?)|[{}\[\]]')
@@ -303,10 +304,11 @@ def _reject_line(buffer: Buffer) -> Decoded:
 
 
 def _reject_rest(buffer: Buffer) -> Decoded:
-    """Reject what is left of a broken array, up to the next log file in the stream (another gzip member) or its end."""
+    """Reject what is left of a broken array, up to the next log file in the stream (another gzip member), the next line
+    that opens an object, or the end."""
     sample = buffer.bytes[buffer.at : buffer.at + 4096]
     buffer.at = min(buffer.at + 1, len(buffer.bytes))
-    while (start := _ARRAY_OF.search(buffer.bytes, buffer.at)) is None:
+    while (start := _RESTART.search(buffer.bytes, buffer.at)) is None:
         # What may be the beginning of `{"Records":[` stays in the buffer.
         buffer.at = max(buffer.at, len(buffer.bytes) - 64)
         if not buffer.extend():

@@ -14,7 +14,8 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
-td:last-child { white-space: nowrap; } meter { width: 6rem; } li { margin-bottom: .6rem; overflow-wrap: anywhere; } .later { opacity: .55; }
+td:last-child { white-space: nowrap; } meter { width: 6rem; }
+li { margin-bottom: .6rem; overflow-wrap: anywhere; } .later { opacity: .55; }
 code { font-size: .9em; }
 """
 

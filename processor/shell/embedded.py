@@ -36,7 +36,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
-from processor.shell.redis import StoreBusy, StoreError
+from processor.shell.redis import StoreBusy, StoreError, StoreRefused
 
 TEMPORARY_PREFIX = "gapwatch-redis-"
 LOCK, REDIS_LOCK, LOG, SOCKET, FILES = "lock", "redis.lock", "redis.log", "redis.sock", "redis"
@@ -95,7 +95,7 @@ class EmbeddedError(StoreError):
     """The embedded Redis cannot be started; the text says why and what to do."""
 
 
-class FolderError(EmbeddedError):
+class FolderError(EmbeddedError, StoreRefused):
     """The folder given is not one to keep a store in."""
 
 
@@ -188,6 +188,12 @@ def start_redis(folder: Path | None, *, wait_seconds: float = 10.0) -> EmbeddedR
         if why is not None:
             raise EmbeddedError(explain_start(server, hold.folder, why, read_log(log, log_start)))
         return EmbeddedRedis(process, hold, path, log if folder else None, undo.pop_all())
+
+
+def find_socket(folder: Path) -> Path:
+    """Where the server of a folder in use listens: in the folder, or where its note says."""
+    path = read_note(folder / REDIS_LOCK)[1]
+    return path if path.is_socket() else folder / SOCKET
 
 
 def find_server() -> str:

@@ -69,6 +69,10 @@ class StoreBusy(StoreError):
     """Another writer holds the store."""
 
 
+class StoreRefused(StoreError):
+    """What was asked for is no store, or not one to use so: nothing to wait for."""
+
+
 class StoreLost(StoreError):
     """This writer no longer holds the store, or the store came back older: what is in memory must be dropped."""
 
@@ -99,7 +103,7 @@ class Store:
         self._wait = wait
         self._alive = alive
         self._meta = self.key(b"meta")
-        self._member = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._member = f"{name_host()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._owner = b""
         self._flush = 0
         self._mark = b""
@@ -118,13 +122,13 @@ class Store:
                 decode_responses=False,
             )
         except ValueError as error:
-            raise StoreError(f"--redis {hide_password(url)}: {error}") from error
+            raise StoreRefused(f"--redis {hide_password(url)}: {error}") from error
         store = cls(client, hide_password(url), **options)
         try:
             await store.client.ping()
         except (AuthenticationError, ResponseError) as error:
             await client.aclose()
-            raise StoreError(
+            raise StoreRefused(
                 f"Redis at {store.where} refuses the connection: {error}. Put user and password into the URL."
             ) from error
         except (RedisConnectionError, RedisTimeoutError):
@@ -216,7 +220,7 @@ class Store:
             keys=[self._meta], args=[owner or b"", renewed, LAYOUT, "embedded", self._member]
         )
         if said == b"layout":
-            raise StoreError(
+            raise StoreRefused(
                 f"the store at {self.where} has layout {rest[0].decode()}, this gapwatch writes {LAYOUT}: use the gapwatch "
                 "that wrote it, or another store"
             )
@@ -314,11 +318,19 @@ def _name_owner(owner: bytes) -> str:
     return f"process {pid} on {host}, {mode}"
 
 
+def name_host() -> str:
+    """This host and its space of process ids: containers may share a host's name, but not its processes."""
+    try:
+        return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116 - of a link that is no path
+    except OSError:
+        return socket.gethostname()
+
+
 def _is_dead_here(owner: bytes) -> bool:
     """Whether the owner was a process of this host that is gone."""
     host, _, rest = owner.decode(errors="replace").split(" ", 2)[-1].partition(":")
     pid = rest.partition(":")[0]
-    return host == socket.gethostname() and Path("/proc/self").exists() and not Path("/proc", pid).exists()
+    return host == name_host() and Path("/proc/self").exists() and not Path("/proc", pid).exists()
 
 
 def hide_password(url: str) -> str:

@@ -115,6 +115,8 @@ class State:
 
     async def _load_horizon(self, meta: Mapping[bytes, bytes]) -> None:
         numbers = [int(number) for number in meta.get(b"spans", b"").split()]
+        horizon = self.ledger.horizon
+        horizon.floor = int(meta.get(b"floor", 0))
         for number in sorted(numbers):
             (packed,) = await self.store.read_many([("GET", self.store.key(b"seen", b"%d" % number))])
             self._spans.add(number)
@@ -247,7 +249,8 @@ class State:
             yield ("UNLINK", self.store.key(b"seen", b"%d" % number))
         if kept != self._spans:
             self._spans = kept
-            yield ("HSET", self.store.key(b"meta"), b"spans", " ".join(map(str, sorted(kept))))
+            numbers = " ".join(map(str, sorted(kept)))
+            yield ("HSET", self.store.key(b"meta"), b"spans", numbers, b"floor", self.ledger.horizon.floor)
 
     def _write_counters(self) -> Iterator[Command]:
         tally, written, key = self.ledger.tally, self._written, self.store.key
