@@ -82,6 +82,8 @@ def choose_settings(command: Command) -> Command:
 
 
 def choose_inventory(command: Command) -> Command:
+    """The options that say what may be done."""
+    """Options that say what may be done: inventories and organizations."""
     command = click.option(
         "--organization", "organizations", type=click.Path(exists=True, dir_okay=False), multiple=True, metavar="FILE",
         help="SCPs and RCPs: {management_account, tree, policies}. May be given more than once.",
@@ -93,6 +95,8 @@ def choose_inventory(command: Command) -> Command:
 
 
 def choose_format(command: Command) -> Command:
+    """Options that say what a report looks like, and when it is a finding."""
+    """The options that say what is printed, and what is a finding."""
     command = click.option("--actions", "with_actions", is_flag=True, help="List every granted action, too.")(command)
     command = click.option(
         "--fail-on", type=click.Choice(("unused", "high-risk")),
@@ -124,6 +128,7 @@ def gather_settings(
 
 
 def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) -> Place:
+    """Where the options say that the store is; `needed`: there must be one."""
     if url and folder:
         raise click.UsageError("--redis and --state exclude each other: a store is in one place")
     if needed and not (url or folder):

@@ -77,6 +77,8 @@ class Opened:
         return max(cells, default=0)
 
     def build_fleet(self, settings: Settings, covered_since: int | None) -> Fleet:
+        """All principals that the store knows, for their verdicts under some settings."""
+        """All principals with their grants and usage, as the settings look at them."""
         return Fleet(
             self.catalogue,
             settings.gap_windows,

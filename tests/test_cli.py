@@ -153,7 +153,7 @@ def test_usage_errors_are_2(gapwatch: Gapwatch, trail: Path, tmp_path: Path) -> 
     assert_one_clear_line(
         gapwatch("replay", "--state", tmp_path, "--redis", "redis://x", trail), 2, "exclude each other"
     )
-    assert_one_clear_line(gapwatch("replay", "--redis", "http://x", trail), 3, "--redis http://x")
+    assert_one_clear_line(gapwatch("replay", "--redis", "http://x", trail), 2, "--redis http://x")
     assert_one_clear_line(gapwatch("replay", tmp_path / "nowhere"), 2, "nowhere: no such file or folder")
     assert_one_clear_line(gapwatch("run"), 2, "--source")
 
@@ -208,8 +208,10 @@ def test_a_bad_config_is_one_clear_line(
 
 
 def test_a_store_that_is_empty_or_not_there_is_said(gapwatch: Gapwatch, tmp_path: Path) -> None:
-    ran = gapwatch("report", "--state", tmp_path / "new")
-    assert_one_clear_line(ran, 3, "is empty: fill it by replay or run first")
+    assert_one_clear_line(gapwatch("report", "--state", tmp_path / "new"), 2, "there is no such folder")
+    (tmp_path / "empty").mkdir()
+    ran = gapwatch("report", "--state", tmp_path / "empty")
+    assert_one_clear_line(ran, 2, "is empty: fill it by replay or run first")
 
 
 # --- table and JSON ---------------------------------------------------------------------------------------------------

@@ -66,12 +66,7 @@ class Horizon:
     def _activate(self, number: int) -> Span | None:
         if number < self.floor:
             return None
-        if number > self.newest:
-            self.newest = number
-            self.floor = max(self.floor, number - self.spans_max + 1)
-            for old in [old for old in self._spans if old < self.floor]:
-                del self._spans[old]
-                self._active.pop(old, None)
+        self._reach(number)
         span = self._spans.get(number)
         if span is None:
             start = number * self.span_seconds
@@ -82,6 +77,16 @@ class Horizon:
             self._active.pop(oldest).pack()
         self._active[number] = span
         return span
+
+    def _reach(self, number: int) -> None:
+        """Go on to a span, and forget those that are too old then."""
+        if number <= self.newest:
+            return
+        self.newest = number
+        self.floor = max(self.floor, number - self.spans_max + 1)
+        for old in [old for old in self._spans if old < self.floor]:
+            del self._spans[old]
+            self._active.pop(old, None)
 
     def add(self, time: int, event: int) -> bool:
         """Add a hash; False where it was there or its span is forgotten. The ledger's loop does the same in line."""
@@ -105,7 +110,7 @@ class Horizon:
         """Take back what a store held of one span."""
         if number < self.floor:
             return
-        self.newest = max(self.newest, number)
+        self._reach(number)
         start = number * self.span_seconds
         span = self._spans[number] = Span(start, start + self.span_seconds)
         span.packed = array("Q", dict.fromkeys(hashes))

@@ -176,6 +176,7 @@ class PolicyParser:
         return self._parse(_as_text(document), of_resources)
 
     def parse_clauses(self, clauses: Iterable[Clause]) -> tuple[Statement, ...]:
+        """Clauses with their patterns expanded over the catalogue."""
         every = self.catalogue.all_mask
         return tuple(
             Statement(

@@ -63,6 +63,7 @@ def _build_account(seed: int, until: int, account: Account) -> Iterator[DemoPrin
 
 
 def build_role(seed: int, until: int, account: Account, plan: RolePlan) -> DemoPrincipal:
+    """One role of an account; in PROD it may be one that was deleted and created anew."""
     name = plan.name.format(hash=make_hex(16, account.id, plan.name))
     remade = plan.remade_days if account.env == "PROD" else 0
     first_id = make_unique_id("AROA", seed, account.id, name)

@@ -120,7 +120,9 @@ class SourceReader:
         self.size = 0
         self._whole: bytes | None = None
         try:
-            self._file: BinaryIO = sys.stdin.buffer if source.path == STDIN else open(source.path, "rb")  # noqa: SIM115, PTH123
+            self._file: BinaryIO = (
+                sys.stdin.buffer if source.path == STDIN else open(source.path, "rb")  # noqa: SIM115, PTH123 - closed by close(); a million files: texts are enough
+            )
         except OSError as error:
             raise SourceError(f"{source.path}: {error.strerror}") from error
 

@@ -100,7 +100,7 @@ class Follower:
 
     def _recognise(self, source: Source, followed: _Followed) -> bool:
         """Whether a file is one of lines; if so, find where to read on."""
-        with open(source.path, "rb") as file:  # noqa: PTH123
+        with open(source.path, "rb") as file:  # noqa: PTH123 - a source's path is text, "-" too
             first = file.readline(FIRST_LINE_MAX)
         if not first.endswith(b"\n") or first[:1] not in b"{" or scan_value(first, 0) != len(first.rstrip()):
             return False
@@ -114,7 +114,7 @@ class Follower:
 
     def _read_lines(self, source: Source, followed: _Followed) -> Iterator[Slice]:
         """Whole lines from the offset on; an unfinished last line waits until it is finished."""
-        with open(source.path, "rb") as file:  # noqa: PTH123
+        with open(source.path, "rb") as file:  # noqa: PTH123 - as above
             file.seek(followed.offset)
             while chunk := file.read(READ_BYTES):
                 while (

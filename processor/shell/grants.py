@@ -18,6 +18,10 @@ from processor.shell.redis import Command, Store
 
 
 class StoredGranting(Struct, array_like=True, gc=False):
+    """msgpack of a Granting; the mask little-endian."""
+
+    """A Granting as the store has it, its mask little-endian."""
+
     policy: str
     policy_arn: str | None
     via_group: str | None
@@ -56,6 +60,7 @@ def _pack(mask: int) -> bytes:
 
 
 def pack_grants(found: InventoryPrincipal, version: str) -> bytes:
+    """What the store keeps of a principal of the inventory, its masks over the catalogue of a version."""
     grants = found.grants
     return zlib.compress(
         _encode(
@@ -104,6 +109,7 @@ class Translator:
 
 
 def unpack_grants(packed: bytes, translators: Mapping[str, Translator]) -> InventoryPrincipal:
+    """The reverse, its masks translated to the catalogue that is installed now."""
     found = _decode(zlib.decompress(packed))
     translator = translators.get(found.catalogue)
 

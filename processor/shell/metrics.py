@@ -213,6 +213,8 @@ class PipelineCollector(Collector):
         self._catalogue = catalogue
 
     def collect(self) -> Iterator[Metric]:
+        """The families of CATALOGUE that are not the gap's."""
+        """All families, as prometheus_client asks for them at a scrape."""
         tally, health, now = self._tally(), self._health, self._clock()
         yield _counter("gapwatch_records_total", "class", {name: tally.classes[name] for name in CLASSES})
         yield _counter("gapwatch_rejected_total", "reason", tally.rejected)
