@@ -128,6 +128,7 @@ def gather_settings(
 
 
 def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) -> Place:
+    """Where the store is. Raises click.UsageError where that is not said, or said twice."""
     """Where the options say that the store is; `needed`: there must be one."""
     if url and folder:
         raise click.UsageError("--redis and --state exclude each other: a store is in one place")

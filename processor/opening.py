@@ -1,5 +1,6 @@
 """Opening a store and building the parts around it: what replay, run, report and explain have in common."""
 
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -139,7 +140,7 @@ async def load_opened(
     catalogue = load_catalogue()
     inventory = await load_grants(store, catalogue)
     known = known_by_id([*inventory.values(), *(fresh or {}).values()])
-    pipeline = Pipeline(build_actions(catalogue), settings.scope, known, horizon, until=until)
+    pipeline = Pipeline(build_actions(catalogue), settings.scope, known, horizon, until=until, seed=secrets.randbits(64))
     state = State(store, pipeline.ledger, catalogue, max(settings.windows) + 1)
     await state.load()
     return Opened(catalogue, store, state, pipeline, inventory, RejectLog())

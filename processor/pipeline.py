@@ -19,14 +19,14 @@ from processor.core.tally import Tally
 class Pipeline:
     """An intake and a ledger in one process, calling each other directly.
 
-    `until` as in Intake: records that are newer count in the classes only.
+    `until` as in Intake: records that are newer count in the classes only; `seed` as there.
     """
 
     def __init__(
-        self, actions: ActionMap, scope: Scope, known: Known, horizon: Horizon, *, until: int = TIME_MAX
+        self, actions: ActionMap, scope: Scope, known: Known, horizon: Horizon, *, until: int = TIME_MAX, seed: int = 0
     ) -> None:
         self.tally = Tally()
-        self.intake = Intake(actions, scope, known, self.tally, until)
+        self.intake = Intake(actions, scope, known, self.tally, until, seed)
         self.ledger = Ledger(horizon, self.tally, until)
 
     def feed(self, decoded: Decoded) -> None:

@@ -683,6 +683,27 @@ def test_bomb_fills_no_memory_and_does_not_stop_the_rest(tmp_path: Path, bomb: s
     assert seconds < CPU_SECONDS_MAX
 
 
+CROWDS = {
+    "values on one line": (dump(THREE[0]) + b"\n", b"{}", b""),
+    "a batch of numbers": (b'{"logEvents":[', b"0,", b"0]}"),
+    "a batch of numbers on a line": (dump(THREE[0]) + b'\n{"logEvents":[', b"0,", b"0]}"),
+    "a file of numbers, another key first": (b'{"x":1,"Records":[', b"0,", b"0]}"),
+    "an array on a line": (dump(THREE[0]) + b"\n[", b"0,", b"0]"),
+}
+"""Just short enough to be decoded at once."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crowd", CROWDS)
+def test_crowd_of_values_fills_no_memory(tmp_path: Path, crowd: str) -> None:
+    before, filling, after = CROWDS[crowd]
+    content = before + filling * ((ELEMENT_BYTES_MAX - 4096) // len(filling)) + after
+    _, rejected, memory, seconds = measure_file(zip_pieces(tmp_path / "crowd.json.gz", iter((content,))))
+    assert rejected == 1
+    assert memory < MEMORY_BYTES_MAX + 16 * ELEMENT_BYTES_MAX
+    assert seconds < CPU_SECONDS_MAX
+
+
 @pytest.mark.slow
 def test_long_file_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
     lines = dump_lines(MANY)

@@ -16,6 +16,11 @@ GZIP_MAGIC = b"\x1f\x8b"
 NESTING_MAX = 4
 """Envelopes within envelopes: deeper than any that AWS makes."""
 
+CROWD_MIN = 65_536
+CROWD_ELEMENT_BYTES = 64
+"""More values than this in one payload, of less than so many bytes each, are no records: a megabyte of `0,` would
+become a hundred megabytes of rejects."""
+
 
 class EventBridgeEvent(Struct, gc=False):
     """An EventBridge event of CloudTrail: the record is `detail`."""
@@ -83,7 +88,7 @@ def decode_payload(payload: bytes | Raw) -> Decoded:
         whole = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return found
-    if isinstance(whole, list):
+    if isinstance(whole, list) and not is_crowd(len(whole), len(raw)):
         return decode_elements(msgspec.json.encode(element) for element in whole)
     opened = _open(whole, raw, 0)
     return found if opened is None else opened
@@ -96,17 +101,22 @@ def _open(whole: object, raw: bytes, depth: int) -> Decoded | None:
     detail = whole.get("detail")
     if isinstance(detail, dict) and "eventID" not in whole:
         return _judge_detail(detail, raw)
-    if isinstance(events := whole.get("logEvents"), list):
+    if isinstance(events := whole.get("logEvents"), list) and not is_crowd(len(events), len(raw)):
         return _open_batch(whole, events, raw)
     if isinstance(event := whole.get("CloudTrailEvent"), str):
         return decode_each((event.encode(errors="replace"),))
     for key in ("Records", "Events"):
-        if isinstance(listed := whole.get(key), list):
+        if isinstance(listed := whole.get(key), list) and not is_crowd(len(listed), len(raw)):
             found = Decoded([], [], [])
             for element in listed:
                 add_decoded(found, _open_element(element, depth))
             return found
     return None
+
+
+def is_crowd(count: int, size: int) -> bool:
+    """Whether a payload of `size` bytes holds too many values to be records: it is one reject."""
+    return count > CROWD_MIN and count * CROWD_ELEMENT_BYTES > size
 
 
 def _open_element(element: object, depth: int) -> Decoded:

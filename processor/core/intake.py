@@ -2,7 +2,7 @@
 
 The loop in `resolve` is the hot path. What repeats is remembered: a session's userIdentity is the same bytes in all of
 its records, and a principal makes few calls that differ in more than their time, so that most records cost a look-up by
-those bytes, one by the event's name, and comparisons that show that the rest is the same, too.
+a hash of those bytes, one by the event's name, and comparisons that show that the rest is the same, too.
 """
 
 from collections.abc import Iterable
@@ -48,18 +48,22 @@ class Intake:
     """Turns records into uses. `known` are the inventory's principals by unique id.
 
     Records newer than `future` are rejected (a long-running process sets it, `now` + 15 min); those newer than `until`
-    count in the classes, but leave no trace elsewhere.
+    count in the classes, but leave no trace elsewhere. Sessions are told apart by a 64-bit hash of their userIdentity under
+    `seed`: a random one, so that nobody can make up a session name that is taken for another's.
     """
 
-    def __init__(self, actions: ActionMap, scope: Scope, known: Known, tally: Tally, until: int = TIME_MAX) -> None:
+    def __init__(
+        self, actions: ActionMap, scope: Scope, known: Known, tally: Tally, until: int = TIME_MAX, seed: int = 0
+    ) -> None:
         self.tally = tally
         self.until = until
+        self.seed = seed
         self.future = TIME_MAX
         self.rejects: list[Rejected] = []
         self._actions = actions
         self._scope = scope
         self._known = known
-        self._sessions: dict[bytes, Session] = {}
+        self._sessions: dict[int, Session] = {}
         self._actors: dict[tuple[str, str | None, str], Actor] = {}
         self._call_count = 0
         self._minutes: dict[str, int] = {}
@@ -69,7 +73,7 @@ class Intake:
         """The uses in a slice, in order; what is no use is counted in `tally`, what is bad is left in `rejects`."""
         tally = self.tally
         sessions, minutes = self._sessions, self._minutes
-        newest = tally.second_newest
+        newest, seed = tally.second_newest, self.seed
         uses: list[Use] = []
         append = uses.append
         for record in decoded.records:
@@ -78,8 +82,8 @@ class Intake:
             ):
                 self._count_not_iam(record.eventTime, record.recipientAccountId)
                 continue
-            raw = bytes(record.userIdentity)
-            session = sessions.get(raw) or self._open_session(raw)
+            who = xxh3_64_intdigest(record.userIdentity, seed)
+            session = sessions.get(who) or self._open_session(who, bytes(record.userIdentity))
             text = record.eventTime
             try:
                 time = minutes[text[:17]] + _SECONDS[text[17:]]
@@ -207,7 +211,7 @@ class Intake:
             self._minutes[text[:17]] = time - time % 60
         return time
 
-    def _open_session(self, raw: bytes) -> Session:
+    def _open_session(self, who: int, raw: bytes) -> Session:
         found = decode_user_identity(raw)
         if found is None:
             return NO_SESSION
@@ -225,7 +229,7 @@ class Intake:
         account_id = found.accountId or (principal.account_id if principal is not None else "")
         if len(self._sessions) >= SESSIONS_MAX:
             self._sessions.clear()
-        session = self._sessions[raw] = Session(actor, caller.operator, caller.via, account_id)
+        session = self._sessions[who] = Session(actor, caller.operator, caller.via, account_id)
         return session
 
     def _count_odd(self, decoded: Decoded) -> None:

@@ -109,14 +109,16 @@ def _build_services(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts]) 
         if member.granted.granted >> action & 1:
             service = fleet.catalogue.names[action].partition(":")[0]
             last_used[service] = max(last_used.get(service, 0), cell.last)
-    windows = [window.label for window in fleet.windows]
-    pairs = [[(verdict, getattr(judged, verdict)) for verdict in VERDICTS] for judged in verdicts]
+    judged = [
+        (window.label, each.used, [(verdict, mask) for verdict in VERDICTS if (mask := getattr(each, verdict))])
+        for window, each in zip(fleet.windows, verdicts, strict=True)
+    ]
     return {
         service: {
             "granted": mask.bit_count(),
-            "used": {label: (judged.used & mask).bit_count() for label, judged in zip(windows, verdicts, strict=True)},
+            "used": {label: (used & mask).bit_count() for label, used, _ in judged},
             "last_used": _time_or_none(last_used.get(service, 0)),
-            "verdict": {label: service_verdict(judged, mask) for label, judged in zip(windows, pairs, strict=True)},
+            "verdict": {label: service_verdict(pairs, mask) for label, _, pairs in judged},
         }
         for service, mask in granted_services(fleet.catalogue, member.granted.granted)
     }
@@ -134,7 +136,10 @@ def granted_services(catalogue: Catalogue, granted: int) -> Iterator[tuple[str, 
 
 def service_verdict(judged: Sequence[tuple[str, int]], mask: int) -> str:
     """The first verdict, of pairs of verdict and mask in VERDICTS' order, that any grant of the service has."""
-    return next(verdict for verdict, of_verdict in judged if of_verdict & mask)
+    for verdict, of_verdict in judged:
+        if of_verdict & mask:
+            return verdict
+    raise ValueError("a service without grants has no verdict")
 
 
 def _build_grants(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts]) -> Json:

@@ -14,7 +14,14 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from processor.core.envelopes import add_decoded, decode_elements, decode_log_batch, decode_payload, decode_payloads
+from processor.core.envelopes import (
+    add_decoded,
+    decode_elements,
+    decode_log_batch,
+    decode_payload,
+    decode_payloads,
+    is_crowd,
+)
 from processor.core.records import Decoded, Rejected, decode_lines, decode_records
 
 SLICE_BYTES = 96 * 1024
@@ -272,7 +279,8 @@ def _split_line(line: bytes) -> list[bytes]:
     """The values of a line: one, as a rule, but Firehose and joined gzip members put documents behind each other. What
     cannot be told apart stays together, and is one reject. Where a joined file began there may be a byte order mark."""
     line = line.removeprefix(_BYTE_ORDER_MARK)
-    if b"}{" not in line:
+    joints = line.count(b"}{")
+    if not joints or is_crowd(joints, len(line)):
         return [line] if line else []
     values: list[bytes] = []
     at = 0
