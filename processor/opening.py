@@ -140,7 +140,9 @@ async def load_opened(
     catalogue = load_catalogue()
     inventory = await load_grants(store, catalogue)
     known = known_by_id([*inventory.values(), *(fresh or {}).values()])
-    pipeline = Pipeline(build_actions(catalogue), settings.scope, known, horizon, until=until, seed=secrets.randbits(64))
+    pipeline = Pipeline(
+        build_actions(catalogue), settings.scope, known, horizon, until=until, seed=secrets.randbits(64)
+    )
     state = State(store, pipeline.ledger, catalogue, max(settings.windows) + 1)
     await state.load()
     return Opened(catalogue, store, state, pipeline, inventory, RejectLog())

@@ -60,11 +60,14 @@ def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
 
 
 def _decode_listed(payload: bytes) -> Decoded:
-    """A payload that is an array of others."""
+    """A payload that is an array of others. An array among its elements is none that AWS makes: a reject."""
     try:
-        return decode_elements(_decode_raws(payload))
+        # Counted as values, of which a number takes 8 bytes, before each becomes an object of its own.
+        if len(payload) <= CROWD_MIN or not is_crowd(len(msgspec.json.decode(payload)), len(payload)):
+            return decode_elements(_decode_raws(payload))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return decode_payload(payload)
+        pass  # Broken, or nested too deep: a reject.
+    return decode_payload(payload)
 
 
 def _looks_like_event(payload: bytes) -> bool:
@@ -79,7 +82,7 @@ def add_decoded(found: Decoded, more: Decoded) -> None:
 
 
 def decode_payload(payload: bytes | Raw) -> Decoded:
-    """One payload of any form."""
+    """One payload of any form but an array: that is a reject."""
     found = decode_each((payload,))
     if found.records:
         return found
@@ -88,8 +91,6 @@ def decode_payload(payload: bytes | Raw) -> Decoded:
         whole = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return found
-    if isinstance(whole, list) and not is_crowd(len(whole), len(raw)):
-        return decode_elements(msgspec.json.encode(element) for element in whole)
     opened = _open(whole, raw, 0)
     return found if opened is None else opened
 
