@@ -28,7 +28,7 @@ from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Actor, Call, Call
 from processor.core.tally import Tally
 
 SESSIONS_MAX = 65_536
-CALLS_MAX = 65_536
+CALLS_MAX = 131_072
 MINUTES_MAX = 262_144
 NAMES_MAX = 16_384
 """Bounds of what is remembered; a memory that is full is emptied, as the same things soon come again."""

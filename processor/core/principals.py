@@ -61,7 +61,7 @@ class Caller:
 
 NOBODY = Caller(None, "", "")
 
-_PRINCIPAL_ARN = re.compile(r"arn:[a-z][\w-]*:(?:iam|sts)::([^:\s]+):(?:(role|user)/.+|(root)|[^:\s]+)", re.DOTALL)
+_PRINCIPAL_ARN = re.compile(r"arn:[a-z][\w-]*:(?:iam|sts)::([^:\s]+):(?:(role|user)/.+|(root)|[^:\s/]+)", re.DOTALL)
 """`arn:PARTITION:iam::ACCOUNT:(role|user)/[PATH/]NAME` or `:root`. Masked accounts (letters) are real enough to keep."""
 
 _decode = msgspec.json.Decoder(UserIdentity).decode

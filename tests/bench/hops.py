@@ -85,6 +85,12 @@ async def run_s3(corpus: Path, part: slice = slice(None)) -> dict[str, Any]:
     return await measure(corpus, work)
 
 
+def count_framed_files(corpus: Path) -> int:
+    """How many log files hold about as many records as the framings: what is met for the first time costs the same."""
+    manifest = msgspec.json.decode((corpus / "manifest.json").read_bytes())
+    return int(manifest["files"] * manifest["framed_records"] / manifest["records"])
+
+
 async def run_eventbridge(corpus: Path) -> dict[str, Any]:
     payloads = list(read_payloads((corpus / "eventbridge.lp").read_bytes()))
 
@@ -253,6 +259,7 @@ def measure_gap() -> float:
 RUNS: dict[str, Callable[[Path], Any]] = {
     "s3": run_s3,
     "one": run_s3,
+    "s3-framed": lambda corpus: run_s3(corpus, slice(0, count_framed_files(corpus))),
     "even": lambda corpus: run_s3(corpus, slice(0, None, 2)),
     "odd": lambda corpus: run_s3(corpus, slice(1, None, 2)),
     "eventbridge": run_eventbridge,
