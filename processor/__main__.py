@@ -155,6 +155,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
         from processor.replay import AsOfError
         from processor.shell.files import SourceError
         from processor.shell.redis import StoreBusy, StoreError, StoreRefused
+        from processor.shell.terminal import silence_output
 
         try:
             code = command(**options)
@@ -177,6 +178,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
             warn("interrupted: what was stored is kept")
             code = 130
         except BrokenPipeError:
+            silence_output()
             code = 0
         sys.exit(code)
 

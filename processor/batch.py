@@ -23,7 +23,7 @@ from processor.shell.files import Source, SourceError, SourceReader, find_source
 from processor.shell.grants import write_grants
 from processor.shell.redis import Store, StoreRefused
 from processor.shell.tables import load_catalogue
-from processor.shell.terminal import print_report, show_progress
+from processor.shell.terminal import expect_broken_pipe, print_report, show_progress
 
 Style = tuple[str, bool, str | None]
 """table or json, whether every action is listed, and what is a finding"""
@@ -149,7 +149,8 @@ def print_out(opened: Opened, fleet: Fleet, as_of: int, style: Style) -> int:
         sys.stdout.buffer.write(msgspec.json.encode(built) + b"\n")
         sys.stdout.buffer.flush()
     else:
-        print_report(built, with_actions=with_actions)
+        with expect_broken_pipe():
+            print_report(built, with_actions=with_actions)
     return 1 if fail_on and has_findings(fleet, as_of, fail_on) else 0
 
 

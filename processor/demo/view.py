@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from processor.core.explain import ascii_safe
@@ -13,6 +14,7 @@ from processor.core.sessions import key_of
 from processor.demo.company import Company
 from processor.demo.stories import Story
 from processor.run import Held, Runner
+from processor.shell.terminal import expect_broken_pipe, silence_output
 
 ROWS = 12
 SHOW_SECONDS = 1.0
@@ -119,7 +121,16 @@ class Shower:
         print(f"A made-up company of {self._accounts} accounts. Page: {url}/  Metrics: {url}/metrics", flush=True)
 
     async def show(self, stopping: asyncio.Event) -> None:
-        """Show until `stopping` is set, and the whole view once more at the end."""
+        """Show until `stopping` is set, and the whole view once more at the end. A reader that goes away ends the demo."""
+        try:
+            await self._show_until(stopping)
+            with expect_broken_pipe():
+                print_view(build_view(self._held.runner, self._stories, time.time()))
+        except BrokenPipeError:
+            silence_output()
+            stopping.set()
+
+    async def _show_until(self, stopping: asyncio.Event) -> None:
         shown = 0
         while not stopping.is_set():
             view = build_view(self._held.runner, self._stories, time.time())
@@ -128,11 +139,8 @@ class Shower:
             for told in view.stories:
                 if told.state and told.state != "not seen yet" and told.story.name not in self._told:
                     self._tell_once(told)
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), SHOW_SECONDS)
-            except TimeoutError:
-                continue
-        print_view(build_view(self._held.runner, self._stories, time.time()))
 
     def _print_progress(self, view: View, shown: int) -> None:
         read = view.records.get("read", 0)

@@ -1,5 +1,6 @@
 """What a person sees: the progress bar and the report's table."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,20 @@ def show_progress(sources: Sequence[Source]) -> Iterator[Callable[[Source, int],
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("reading", total=total or None)
         yield lambda source, size: progress.advance(task, size)
+
+
+def silence_output() -> None:
+    """Let standard output go nowhere: its reader has gone (`gapwatch … | head`), and has what it wanted."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def expect_broken_pipe() -> Iterator[None]:
+    """Raise BrokenPipeError where rich, at a reader that has gone, would end the whole process with 1."""
+    try:
+        yield
+    except SystemExit as error:
+        raise BrokenPipeError from error
 
 
 def print_report(report: dict[str, Any], *, with_actions: bool) -> None:
