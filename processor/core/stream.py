@@ -48,13 +48,15 @@ _SCALAR_END = re.compile(rb"[\s,\]}\[{\"]")
 
 
 class Buffer:
-    """The part of a stream that is in memory: `bytes` from `at` on are not yet used."""
+    """The part of a stream that is in memory: `bytes` from `at` on are not yet used. `restarted` says that the last array
+    was broken, and that `at` is where something new begins."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self.bytes = b""
         self.at = 0
         self._chunks = iter(chunks)
         self.ended = False
+        self.restarted = False
 
     def extend(self) -> bool:
         """Take one more chunk; False at the end of the stream."""
@@ -90,8 +92,10 @@ def decode_stream(chunks: Iterable[bytes]) -> Iterator[Decoded]:
         start = _ARRAY_OF.match(buffer.bytes, buffer.at)
         if start is not None:
             buffer.at = start.end()
+            buffer.restarted = False
             yield from _decode_array(buffer)
-            _leave_object(buffer)
+            if not buffer.restarted and not _leave_object(buffer):
+                yield _reject_rest(buffer)
         elif buffer.bytes[buffer.at] == 0x5B:
             buffer.at += 1
             yield from _decode_array(buffer)
@@ -203,19 +207,23 @@ def scan_value(text: bytes, at: int) -> int:
     return 0
 
 
-def _leave_object(buffer: Buffer) -> None:
-    """Go behind the `}` of the object whose array was read; other keys (NextToken) are passed over."""
-    for _ in range(TRAILING_TOKENS_MAX):
+def _leave_object(buffer: Buffer) -> bool:
+    """Go behind the `}` of the object whose array was read; other keys (NextToken) are passed over. False where something
+    else follows, so that this was no object of an array, or a broken one."""
+    for token in range(TRAILING_TOKENS_MAX):
         if not buffer.skip_space():
-            return
+            return True
         byte = buffer.bytes[buffer.at]
         if byte == 0x7D:
             buffer.at += 1
-            return
+            return True
+        if token == 0 and byte != 0x2C:
+            return False
         if byte in b",:":
             buffer.at += 1
         elif _take_value(buffer) is None:
-            return
+            return True
+    return True
 
 
 def _holds_line(buffer: Buffer) -> bool:
@@ -315,6 +323,7 @@ def _reject_rest(buffer: Buffer) -> Decoded:
     """Reject what is left of a broken array, up to the next log file in the stream (another gzip member), the next line
     that opens an object, or the end."""
     sample = buffer.bytes[buffer.at : buffer.at + 4096]
+    buffer.restarted = True
     buffer.at = min(buffer.at + 1, len(buffer.bytes))
     while (start := _RESTART.search(buffer.bytes, buffer.at)) is None:
         # What may be the beginning of `{"Records":[` stays in the buffer.
