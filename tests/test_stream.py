@@ -37,7 +37,8 @@ class Found:
         self.not_iam = 0
         self.rejected: list[str] = []
         for found in slices:
-            self.ids += [int(record.eventID[-12:]) for record in found.records]
+            # What comes out of a damaged gzip before its checksum is seen may be any text.
+            self.ids += [int(end) if (end := record.eventID[-12:]).isdecimal() else -1 for record in found.records]
             self.not_iam += len(found.not_iam)
             self.rejected += [reject.reason for reject in found.rejected]
 
