@@ -40,9 +40,10 @@ class RejectLog:
     found: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     others: int = 0
 
-    def note(self, source: str, index: int, rejects: list[Rejected]) -> None:
-        """Rejects among the records of a source up to the `index`th."""
+    def note(self, rejects: list[Rejected]) -> None:
+        """Take notice of rejects and where they were met."""
         for reject in rejects:
+            source, index = reject.origin
             place = source, reject.reason
             count, first = self.found.get(place, (0, index))
             if not count and len(self.found) >= REJECT_LINES_MAX:

@@ -6,12 +6,12 @@ payload bytes -> records -> principals -> actions -> uses -> usage -> store -> g
 from collections.abc import Sequence
 
 from processor.core.actions import ActionMap
-from processor.core.envelopes import decode_log_batch, decode_payloads
+from processor.core.batches import Decoded, decode_log_batch, decode_payloads
 from processor.core.horizon import Horizon
 from processor.core.intake import Intake
 from processor.core.ledger import Ledger
 from processor.core.principals import Known
-from processor.core.records import TIME_MAX, Decoded
+from processor.core.records import TIME_MAX
 from processor.core.sessions import Scope
 from processor.core.tally import Tally
 

@@ -7,15 +7,19 @@ they stand in it. What is given again is skipped up to there, so that a run that
 import time
 from collections.abc import Callable, Iterable
 
-from processor.core.records import Rejected
+from processor.core.batches import Decoded, add_decoded
+from processor.core.records import TIME_MAX, Rejected
 from processor.core.stream import decode_stream
 from processor.opening import Opened
 from processor.shell.files import Source, SourceReader
 from processor.shell.layout import Position, unpack_position
 
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 10.0
 FLUSH_USES = 1_000_000
 """A batch has nobody waiting for it, and can be read again: its flushes are few, as each writes a hot cell anew."""
+
+HELD_RECORDS = 4_096
+"""Records of many small files are applied together."""
 
 
 class AsOfError(ValueError):
@@ -38,11 +42,14 @@ class Replay:
         self._step = step
         self._flushed_at = time.monotonic()
         self._uses_at_flush = 0
+        self._held = Decoded([], [], [])
+        self._moves: list[tuple[bytes, Position]] = []
 
     async def read(self, sources: Iterable[Source]) -> None:
         """Apply all sources, each from where the store has it."""
         for source in sources:
             await self._read_source(source)
+        self._apply_held()
         await self._state.flush()
 
     async def _read_source(self, source: Source) -> None:
@@ -69,25 +76,32 @@ class Replay:
             index += decoded.read
             if index <= before.index:
                 continue
-            beyond = self._pipeline.ledger.beyond_until
-            self._pipeline.feed(decoded)
-            cut = cut or self._pipeline.ledger.beyond_until > beyond
-            self._note_rejects(reader.source, index)
+            decoded.name_origin((reader.source.name, index))
+            add_decoded(self._held, decoded)
+            if until < TIME_MAX:
+                beyond = self._pipeline.ledger.beyond_until
+                self._apply_held()
+                cut = cut or self._pipeline.ledger.beyond_until > beyond
             if name is not None:
-                self._state.move(name, Position(index, whole=False, cut=cut, until=until).pack())
-            await self._flush_if_due()
+                self._moves.append((name, Position(index, whole=False, cut=cut, until=until)))
+            if self._held.read >= HELD_RECORDS:
+                self._apply_held()
+                await self._flush_if_due()
         if reader.damage is not None:
             self._warn(f"{reader.source.name} {reader.damage}: what could be read of it was")
-            self._pipeline.intake.reject_all([Rejected("damaged_file", b"")])
-            self._note_rejects(reader.source, index)
+            self._held.rejected.append(Rejected("damaged_file", b"", (reader.source.name, index)))
         if name is not None:
-            self._state.move(name, Position(index, whole=True, cut=cut, until=until).pack())
+            self._moves.append((name, Position(index, whole=True, cut=cut, until=until)))
 
-    def _note_rejects(self, source: Source, index: int) -> None:
-        rejects = self._pipeline.intake.rejects
-        if rejects:
-            self._opened.rejects.note(source.name, index, rejects)
-            rejects.clear()
+    def _apply_held(self) -> None:
+        """Apply what was read, and then move the positions that it was read up to."""
+        held, self._held = self._held, Decoded([], [], [])
+        self._pipeline.feed(held)
+        for name, position in self._moves:
+            self._state.move(name, position.pack())
+        self._moves.clear()
+        self._opened.rejects.note(self._pipeline.intake.rejects)
+        self._pipeline.intake.rejects.clear()
 
     async def _flush_if_due(self) -> None:
         uses = self._pipeline.tally.classes["use"]

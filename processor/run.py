@@ -115,11 +115,12 @@ class Runner:
         assert self.opened is not None  # noqa: S101 - load came before
         intake = self.opened.pipeline.intake
         intake.future = int(self._order.clock()) + FUTURE_SECONDS_MAX
+        found.decoded.name_origin((found.source.name, 0))
         self.opened.pipeline.feed(found.decoded)
         if found.damage is not None:
             self._warn(f"{found.source.name} {found.damage}: what could be read of it was")
         if intake.rejects:
-            self.opened.rejects.note(found.source.name, 0, intake.rejects)
+            self.opened.rejects.note(intake.rejects)
             intake.rejects.clear()
         self.opened.state.move(found.name, found.position)
         self._check_rejects()

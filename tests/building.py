@@ -6,16 +6,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from processor.core.catalogue import Catalogue, build_catalogue, mask_of_ids
 from processor.core.fleet import Coverage, Fleet
 from processor.core.gap import Logging, Window
 from processor.core.horizon import Horizon
-from processor.core.intake import Use
 from processor.core.inventory import Granting, Grants, InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
-from processor.core.sessions import SUCCEEDED, Actor, Call, Scope, Session, key_of
+from processor.core.sessions import SUCCEEDED, Actor, Call, Place, Scope, Session, key_of
 from processor.core.tally import Tally
+from processor.core.uses import Uses
 
 DAY = 86_400
 ACCOUNT = "111122223333"
@@ -110,13 +112,16 @@ def build_session(principal: Principal, operator: str = "ann") -> Session:
 
 def build_use(
     ledger: Ledger, session: Session, actions: Iterable[int], time: int, event: int, outcome: int = SUCCEEDED
-) -> Use:
+) -> Uses:
     """A use as an intake hands it to a ledger, its time noted; `event` stands for the event's id."""
-    log = ledger.tally.log_of(session.account_id, time)
-    ledger.tally.note_time(log, time)
-    call = Call(session.actor, None, tuple(actions), outcome, log, ("any", "eu-central-1", None, session.account_id))
+    ledger.tally.note_time(ledger.tally.log_of(session.account_id, time), time)
+    call = Call(session.actor, None, tuple(actions), outcome, 0)
     hashed = (event * 0x9E3779B97F4A7C15 + 1) % 2**64 ^ call.salt
-    return (session, call, time, hashed or 1, None)
+    first, none = np.zeros(1, np.int64), np.zeros(0, np.uint64)
+    return Uses(
+        [call], [session], [Place("eu-central-1", session.account_id)], first, first, first, np.array([time]),
+        np.array([hashed or 1], np.uint64), first, first, none, None,
+    )  # fmt: skip
 
 
 def build_fleet(

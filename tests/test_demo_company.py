@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from processor.core.actions import ActionMap
+from processor.core.batches import decode_payloads
 from processor.core.inventory import InventoryPrincipal, read_inventory
 from processor.core.organizations import read_organization
 from processor.core.policies import expand
 from processor.core.principals import NOBODY, Caller, decode_user_identity, resolve_caller
-from processor.core.records import decode_records, is_denied, is_not_iam, parse_time
+from processor.core.records import is_denied, is_not_iam, parse_time
 from processor.demo.accounts import LAKE, MANAGEMENT, PROD, TEAMS, Json
 from processor.demo.activity import Timed
 from processor.demo.calls import build_calls
@@ -204,7 +205,7 @@ def test_records_have_the_form_of_cloudtrail() -> None:
 
 
 def test_records_are_decoded_without_a_reject() -> None:
-    decoded = decode_records(json.dumps([record for _, record in (*history(), *live())]).encode())
+    decoded = decode_payloads([json.dumps([record for _, record in (*history(), *live())]).encode()])
     assert decoded.rejected == []
     assert decoded.read == len(history()) + len(live())
 

@@ -18,8 +18,9 @@ from building import ACCOUNT, build_record
 from conftest import SHARED
 
 from processor.core.actions import ActionMap
+from processor.core.batches import Decoded
 from processor.core.horizon import Horizon
-from processor.core.records import TIME_MAX, Decoded
+from processor.core.records import TIME_MAX
 from processor.core.sessions import Scope
 from processor.core.stream import decode_stream
 from processor.core.usage import NEVER, NOT_YET

@@ -15,7 +15,7 @@ from building import ACCOUNT, ROLE, build_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.core import intake as intake_module
+from processor.core import memory as memory_module
 from processor.core.actions import ActionMap
 from processor.core.horizon import Horizon
 from processor.core.principals import Principal
@@ -184,8 +184,8 @@ def test_a_full_memory_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatc
     stream = dump_lines(build_mix(600, seed))
     roomy, tight = build_pipeline(), build_pipeline()
     feed(roomy, stream)
-    for bound in ("SESSIONS_MAX", "CALLS_MAX", "MINUTES_MAX", "NAMES_MAX"):
-        monkeypatch.setattr(intake_module, bound, 2)
+    for bound in ("SESSIONS_MAX", "CALLERS_MAX", "CALLS_MAX", "SHAPES_MAX", "PLACES_MAX"):
+        monkeypatch.setattr(memory_module, bound, 2)
     feed(tight, stream)
     assert sum_up(roomy) == sum_up(tight)
 

@@ -226,6 +226,7 @@ def test_only_changed_days_are_to_be_stored() -> None:
     assert usage.days_dirty == {(20_500, CATALOGUE.ids[NAMES[0]])}
     usage.days_dirty.clear()
     feed(pipeline, [build_record(3, NOON)])
+    usage = usage_of(pipeline)
     assert usage.days_dirty == {(20_500, CATALOGUE.ids[NAMES[0]])}
     assert usage.late == {}
 
@@ -253,6 +254,7 @@ def test_late_use_of_a_new_action_is_its_last_use() -> None:
     cell = cell_of(pipeline, NAMES[1])
     assert (cell.count, cell.first, cell.last, cell.last_success) == (0, NOON - DAY, NOON - DAY, NOON - DAY)
     feed(pipeline, [build_record(3, NOON - 3 * DAY, eventName="RunInstances", errorCode="NoSuchEntity")])
+    cell = cell_of(pipeline, NAMES[1])
     assert (cell.count, cell.first, cell.first_success, cell.last) == (0, NOON - 3 * DAY, NOON - DAY, NOON - DAY)
     assert pipeline.tally.late == 2
 

@@ -15,8 +15,7 @@ from conftest import build_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.core.envelopes import decode_log_batch, decode_payloads
-from processor.core.records import Decoded
+from processor.core.batches import Decoded, decode_log_batch, decode_payloads
 from processor.core.stream import ELEMENT_BYTES_MAX, SLICE_BYTES, decode_stream, scan_value
 from processor.shell.files import STDIN, Source, SourceError, SourceReader, find_sources
 
@@ -214,11 +213,11 @@ def test_log_batch_that_is_none_is_a_reject() -> None:
 
 # --- long streams, however they are cut --------------------------------------------------------------------------------
 
-MANY = build_records(700, requestParameters={"filterSet": {"items": [{"name": "x" * 400}]}})
+MANY = build_records(2_400, requestParameters={"filterSet": {"items": [{"name": "x" * 400}]}})
 NESTED = [
     # The boundary that cuts are made at, within a record, at every place of a slice.
     {**record, "requestParameters": {"copied": [{"eventVersion": "1.08", "pad": "y" * 700}, {"eventVersion": "1.08"}]}}
-    for record in build_records(400)
+    for record in build_records(1_400)
 ]
 TRICKY = [
     {
@@ -228,7 +227,7 @@ TRICKY = [
             "pad": "z" * 500,
         },
     }
-    for record in build_records(400)
+    for record in build_records(1_800)
 ]
 
 
@@ -345,7 +344,7 @@ def test_cut_in_the_middle_of_the_opening_costs_one_reject() -> None:
 def test_odd_record_costs_its_neighbours_nothing(wrap: Any, changes: dict[str, Any], reason: str) -> None:
     odd = build_record(99, START, **changes)
     found = read_stream(wrap([*MANY[:300], odd, *MANY[300:]]))
-    assert found.ids == list(range(1, 701))
+    assert found.ids == list(range(1, len(MANY) + 1))
     assert found.rejected == [reason]
 
 
@@ -523,7 +522,7 @@ def test_corrupt_gzip_is_damage(tmp_path: Path, whole: bool) -> None:
     zipped[-6] ^= 0xFF  # The checksum: all bytes come out, and are yet not to be trusted blindly.
     found, damage = read_file(write_bytes(tmp_path / "a.gz", bytes(zipped)), whole=whole)
     assert damage is not None
-    assert set(found.ids) <= set(range(1, 701))
+    assert set(found.ids) <= set(range(1, len(MANY) + 1))
     middle = bytearray(gzip.compress(dump_lines(MANY), compresslevel=0))
     middle[10:40] = b"\xff" * 30
     assert read_file(write_bytes(tmp_path / "b.gz", bytes(middle)), whole=whole)[1] is not None
@@ -711,5 +710,5 @@ def test_long_file_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None
     short = zip_pieces(tmp_path / "short.ndjson.gz", (lines for _ in range(30)))
     long = zip_pieces(tmp_path / "long.ndjson.gz", (lines for _ in range(240)))
     few, many = measure_file(short), measure_file(long)
-    assert (few[0], many[0]) == (30 * 700, 240 * 700)
+    assert (few[0], many[0]) == (30 * len(MANY), 240 * len(MANY))
     assert many[2] < few[2] + 80 * 1024 * 1024

@@ -13,6 +13,9 @@ import msgspec
 
 from processor.core.catalogue import Catalogue
 from processor.core.parameters import Parameters, Proof, build_proof
+from processor.core.resolve_loop import GRAM_PRIME
+
+ALL_GRAMS = 2**64 - 1
 
 Prover = Callable[[Parameters], tuple[int, ...] | None]
 Hint = Callable[[bytes], re.Match[bytes] | None]
@@ -57,12 +60,13 @@ class ActionRule:
 
     `actions` always; what `proves` answers too, which needs asking only where a hint is found in the raw parameters
     (or always, without hints); `unproved` instead of `actions` where the parameters are absent, unreadable or prove
-    nothing.
+    nothing. `grams` has a bit for each way that a hint may begin: what has none of them needs no search.
     """
 
     actions: tuple[int, ...]
     unproved: tuple[int, ...]
     hints: tuple[Hint, ...] = ()
+    grams: int = ALL_GRAMS
     proves: Prover | None = None
 
 
@@ -148,6 +152,7 @@ class ActionMap:
             unproved=certain + candidates,
             # A call whose candidates are all that it is credited with is read whatever its text holds.
             hints=() if candidates else compile_hints(proof for proof, _ in tests),
+            grams=ALL_GRAMS if candidates else mark_grams(needle for proof, _ in tests for needle in proof.needles),
             proves=build_prover(tests, candidates),
         )
 
@@ -168,6 +173,16 @@ def build_prover(tests: list[tuple[Proof, tuple[int, ...]]], candidates: tuple[i
         return tuple(dict.fromkeys(shown)) or None
 
     return prove
+
+
+def mark_grams(needles: Iterable[bytes]) -> int:
+    """The bits of the first four bytes of needles, as `find_grams` sets them; all where one begins otherwise."""
+    grams = 0
+    for needle in needles:
+        if len(needle) < 4 or needle[0] not in b'":':
+            return ALL_GRAMS
+        grams |= 1 << (int.from_bytes(needle[:4], "little") * GRAM_PRIME % 2**64 >> 58)
+    return grams or ALL_GRAMS
 
 
 def compile_hints(proofs: Iterable[Proof]) -> tuple[Hint, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from processor.core.records import Decoded, Record, Rejected, decode_each, decode_records, judge_object
+from processor.core.records import Judged, Rejected, decode_each, judge_object
 
 GZIP_MAGIC = b"\x1f\x8b"
 NESTING_MAX = 4
@@ -20,12 +20,6 @@ CROWD_MIN = 65_536
 CROWD_ELEMENT_BYTES = 64
 """More values than this in one payload, of less than so many bytes each, are no records: a megabyte of `0,` would
 become a hundred megabytes of rejects."""
-
-
-class EventBridgeEvent(Struct, gc=False):
-    """An EventBridge event of CloudTrail: the record is `detail`."""
-
-    detail: Record
 
 
 class LogEvent(Struct, gc=False):
@@ -39,49 +33,42 @@ class LogBatch(Struct, gc=False):
     messageType: str | None = None
 
 
-_decode_events = msgspec.json.Decoder(list[EventBridgeEvent]).decode
 _decode_batch = msgspec.json.Decoder(LogBatch).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 
 
-def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
-    """Many payloads at once, unzipped. Fast where all are EventBridge events of CloudTrail."""
-    if payloads and _looks_like_event(payloads[0]):
-        try:
-            events = _decode_events(b"[" + b",".join(payloads) + b"]")
-            if len(events) == len(payloads):
-                return Decoded([event.detail for event in events], [], [])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass  # One of them is something else: each is looked at below.
-    found = Decoded([], [], [])
+def judge_payloads(payloads: Sequence[bytes]) -> Judged:
+    """Payloads of any form, unzipped, one by one."""
+    found = Judged([], [], [])
     for payload in payloads:
-        add_decoded(found, _decode_listed(payload) if payload.startswith(b"[") else decode_payload(payload))
+        add_judged(found, judge_payload(payload))
     return found
 
 
-def _decode_listed(payload: bytes) -> Decoded:
+def judge_payload(payload: bytes) -> Judged:
+    """One payload of any form, unzipped."""
+    return _judge_listed(payload) if payload.startswith(b"[") else judge_value(payload)
+
+
+def _judge_listed(payload: bytes) -> Judged:
     """A payload that is an array of others. An array among its elements is none that AWS makes: a reject."""
     try:
         # Counted as values, of which a number takes 8 bytes, before each becomes an object of its own.
         if len(payload) <= CROWD_MIN or not is_crowd(len(msgspec.json.decode(payload)), len(payload)):
-            return decode_elements(_decode_raws(payload))
+            return judge_elements(_decode_raws(payload))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass  # Broken, or nested too deep: a reject.
-    return decode_payload(payload)
+    return judge_value(payload)
 
 
-def _looks_like_event(payload: bytes) -> bool:
-    return b'"detail' in payload[:400] or payload.startswith(b'{"version"')
-
-
-def add_decoded(found: Decoded, more: Decoded) -> None:
+def add_judged(found: Judged, more: Judged) -> None:
     """Append all of `more` to `found`."""
     found.records += more.records
     found.not_iam += more.not_iam
     found.rejected += more.rejected
 
 
-def decode_payload(payload: bytes | Raw) -> Decoded:
+def judge_value(payload: bytes | Raw) -> Judged:
     """One payload of any form but an array: that is a reject."""
     found = decode_each((payload,))
     if found.records:
@@ -95,7 +82,7 @@ def decode_payload(payload: bytes | Raw) -> Decoded:
     return found if opened is None else opened
 
 
-def _open(whole: object, raw: bytes, depth: int) -> Decoded | None:
+def _open(whole: object, raw: bytes, depth: int) -> Judged | None:
     """The records in an envelope, or None where `whole` is no envelope but a record, good or bad."""
     if not isinstance(whole, dict) or depth > NESTING_MAX:
         return None
@@ -108,9 +95,9 @@ def _open(whole: object, raw: bytes, depth: int) -> Decoded | None:
         return decode_each((event.encode(errors="replace"),))
     for key in ("Records", "Events"):
         if isinstance(listed := whole.get(key), list) and not is_crowd(len(listed), len(raw)):
-            found = Decoded([], [], [])
+            found = Judged([], [], [])
             for element in listed:
-                add_decoded(found, _open_element(element, depth))
+                add_judged(found, _open_element(element, depth))
             return found
     return None
 
@@ -120,13 +107,13 @@ def is_crowd(count: int, size: int) -> bool:
     return count > CROWD_MIN and count * CROWD_ELEMENT_BYTES > size
 
 
-def _open_element(element: object, depth: int) -> Decoded:
+def _open_element(element: object, depth: int) -> Judged:
     raw = msgspec.json.encode(element)
     return _open(element, raw, depth + 1) or decode_each((raw,))
 
 
-def _judge_detail(detail: dict[str, Any], raw: bytes) -> Decoded:
-    found = Decoded([], [], [])
+def _judge_detail(detail: dict[str, Any], raw: bytes) -> Judged:
+    found = Judged([], [], [])
     if any(key in detail for key in ("eventVersion", "eventName", "eventSource", "eventID")):
         judge_object(detail, msgspec.json.encode(detail), found)
     else:
@@ -134,38 +121,33 @@ def _judge_detail(detail: dict[str, Any], raw: bytes) -> Decoded:
     return found
 
 
-def _open_batch(whole: dict[str, Any], events: list[Any], raw: bytes) -> Decoded:
+def _open_batch(whole: dict[str, Any], events: list[Any], raw: bytes) -> Judged:
     if whole.get("messageType") == "CONTROL_MESSAGE":
-        return Decoded([], [], [])
-    found = Decoded([], [], [])
+        return Judged([], [], [])
+    found = Judged([], [], [])
     sample = raw[:4096]
     for event in events:
         message = event.get("message") if isinstance(event, dict) else None
         if isinstance(message, str):
-            add_decoded(found, decode_each((message.encode(errors="replace"),)))
+            add_judged(found, decode_each((message.encode(errors="replace"),)))
         else:
             found.rejected.append(Rejected("no_message", sample))
     return found
 
 
-def decode_log_batch(batch: bytes) -> Decoded:
-    """A CloudWatch Logs batch, unzipped: fast where every message is a record."""
+def read_messages(batch: bytes) -> list[str] | None:
+    """The messages of a CloudWatch Logs batch, unzipped, each a record as it should be; none of a CONTROL_MESSAGE. None
+    where the batch is no batch, or not only of messages."""
     try:
         found = _decode_batch(batch)
-        if found.messageType == "CONTROL_MESSAGE":
-            return Decoded([], [], [])
-        messages = [event.message for event in found.logEvents]
-        decoded = decode_records(("[" + ",".join(messages) + "]").encode())
-        if decoded.read == len(messages):
-            return decoded
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        pass  # A message is no JSON, or the batch is no batch: each is looked at below.
-    return decode_payload(batch)
+        return None
+    return [] if found.messageType == "CONTROL_MESSAGE" else [event.message for event in found.logEvents]
 
 
-def decode_elements(raws: Iterable[bytes | Raw]) -> Decoded:
+def judge_elements(raws: Iterable[bytes | Raw]) -> Judged:
     """Array elements or lines of any form."""
-    found = Decoded([], [], [])
+    found = Judged([], [], [])
     for raw in raws:
-        add_decoded(found, decode_payload(raw))
+        add_judged(found, judge_value(raw))
     return found

@@ -1,43 +1,77 @@
 """Which uses were seen before: exact, at 8 bytes a use for spans of time at rest.
 
 AWS writes one call more than once: into two trails, into two accounts, by redelivery. All copies bear one eventTime, so
-that a use need only be looked for among those of its own span of event time. The few spans that are being read are held
-as dicts of hashes; the others are packed, 8 bytes a hash, and unpacked when a record of their time comes again.
+that a use need only be looked for among those of its own span of event time. A span is a list of hashes, 8 bytes each; the
+few spans that are being read have a table beside it, which is made again when a record of their time comes again.
 """
 
-from array import array
 from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from processor.core.compiled import Words, compiled
+from processor.core.key_tables import EMPTY, KeySet, find_slot, grow
 
 SPANS_FOREVER = 2**40
 """More spans than there are: nothing is forgotten, as a batch command wants it."""
 
 ACTIVE_MAX = 48
-"""Unpacked spans: records come within minutes of each other, but the logs of some regions or accounts lag by hours."""
+"""Spans with a table: records come within minutes of each other, but the logs of some regions or accounts lag by hours."""
+
+
+@compiled
+def add_all(hashes: Words, table: Words, log: Words, count: int) -> int:
+    """Put hashes into a span's table, those that were not there behind `count` others in its list; answers how many it has
+    then. A hash of 0 is taken for 1, here and in the loop that counts uses."""
+    for hashed in hashes:
+        key = hashed if hashed != EMPTY else np.uint64(1)
+        slot = find_slot(table, key)
+        if table[slot] == EMPTY:
+            table[slot] = key
+            log[count] = key
+            count += 1
+    return count
 
 
 class Span:
-    """The hashes of one span, by insertion: the first `stored` of them are in the store."""
+    """The hashes of one span, by insertion: the first `stored` of them are in the store. `table` is None at rest."""
 
-    __slots__ = ("end", "packed", "seen", "start", "stored")
+    __slots__ = ("count", "end", "log", "start", "stored", "table")
 
     def __init__(self, start: int, end: int) -> None:
         self.start = start
         self.end = end
-        self.seen: dict[int, None] = {}
-        self.packed: array[int] | None = None
+        self.log: Words = np.empty(0, np.uint64)
+        self.count = 0
         self.stored = 0
+        self.table: KeySet | None = None
 
-    def pack(self) -> None:
-        self.packed = array("Q", self.seen)
-        self.seen = {}
+    def rest(self) -> None:
+        """Give up the table, and what the list has in reserve."""
+        self.log = self.log[: self.count].copy()
+        self.table = None
 
-    def unpack(self) -> None:
-        if self.packed is not None:
-            self.seen = dict.fromkeys(self.packed)
-            self.packed = None
+    def open(self, more: int) -> Words:
+        """The table, with room for `more` hashes there and in the list."""
+        table = self.table
+        if table is None:
+            table = self.table = KeySet()
+            table.reserve(self.count + more)
+            add_all(self.log[: self.count], table.keys, np.empty(self.count, np.uint64), 0)
+        table.count = self.count
+        table.reserve(more)
+        self.log = grow(self.log, self.count + more)
+        return table.keys
+
+    def add(self, hashes: Words) -> int:
+        """Add hashes; answers how many were new."""
+        before = self.count
+        table = self.open(len(hashes))
+        self.count = int(add_all(hashes, table, self.log, before))
+        return self.count - before
 
     def __len__(self) -> int:
-        return len(self.seen) if self.packed is None else len(self.packed)
+        return self.count
 
 
 class Horizon:
@@ -53,7 +87,7 @@ class Horizon:
         self._fresh: set[int] = set()
 
     def span_at(self, time: int) -> Span | None:
-        """The span that an event time falls into, unpacked, for adding to; None where it is already forgotten."""
+        """The span that an event time falls into, for adding to; None where it is already forgotten."""
         number = time // self.span_seconds
         span = self._active.get(number)
         if span is None:
@@ -71,10 +105,9 @@ class Horizon:
         if span is None:
             start = number * self.span_seconds
             span = self._spans[number] = Span(start, start + self.span_seconds)
-        span.unpack()
         if len(self._active) >= ACTIVE_MAX:
             oldest = next(iter(self._active))
-            self._active.pop(oldest).pack()
+            self._active.pop(oldest).rest()
         self._active[number] = span
         return span
 
@@ -89,32 +122,29 @@ class Horizon:
             self._active.pop(old, None)
 
     def add(self, time: int, event: int) -> bool:
-        """Add a hash; False where it was there or its span is forgotten. The ledger's loop does the same in line."""
+        """Add one hash; False where it was there or its span is forgotten."""
         span = self.span_at(time)
-        if span is None or event in span.seen:
-            return False
-        span.seen[event] = None
-        return True
+        return span is not None and span.add(np.array([event], np.uint64)) == 1
 
-    def take_fresh(self) -> Iterator[tuple[int, "array[int]"]]:
+    def take_fresh(self) -> Iterator[tuple[int, Words]]:
         """What was added since the last call, as (number of the span, hashes), for the store."""
         for number in sorted(self._fresh):
             span = self._spans.get(number)
-            if span is not None and len(span) > span.stored:
-                hashes = array("Q", span.seen) if span.packed is None else span.packed
-                yield number, hashes[span.stored :]
-                span.stored = len(hashes)
+            if span is not None and span.count > span.stored:
+                yield number, span.log[span.stored : span.count]
+                span.stored = span.count
         self._fresh.clear()
 
-    def load(self, number: int, hashes: Iterable[int]) -> None:
+    def load(self, number: int, hashes: Iterable[int] | Words) -> None:
         """Take back what a store held of one span."""
         if number < self.floor:
             return
         self._reach(number)
         start = number * self.span_seconds
         span = self._spans[number] = Span(start, start + self.span_seconds)
-        span.packed = array("Q", dict.fromkeys(hashes))
-        span.stored = len(span.packed)
+        span.add(np.fromiter(hashes, np.uint64) if not isinstance(hashes, np.ndarray) else hashes)
+        span.stored = span.count
+        span.rest()
 
     @property
     def numbers(self) -> list[int]:

@@ -1,55 +1,71 @@
-"""Decoded records -> uses: classes 1 to 6 of a record are decided here, and need no state.
+"""Rows of records -> uses: classes 1 to 6 of a record are decided here, and need no state.
 
-The loop in `resolve` is the hot path. What repeats is remembered: a session's userIdentity is the same bytes in all of
-its records, and a principal makes few calls that differ in more than their time, so that most records cost a look-up by
-a hash of those bytes, one by the event's name, and comparisons that show that the rest is the same, too.
+What repeats is remembered: a session's userIdentity is the same bytes in all of its records, and a principal makes few
+calls that differ in more than their time. The loop in resolve_loop.py knows a record by hashes of those parts; what it has
+not met before, and what must be looked at each time (parameters), comes here.
 """
 
 from collections.abc import Iterable
+from ctypes import string_at
 
-from xxhash import xxh3_64_intdigest
+import numpy as np
 
-from processor.core.actions import ActionMap, ActionRule
-from processor.core.principals import Known, decode_user_identity, resolve_caller
+from processor.core.actions import ActionMap
+from processor.core.batches import Batch, Decoded, merge
+from processor.core.compiled import Numbers, Words
+from processor.core.first_sight import BAD, NO_ACTOR, FirstSight
+from processor.core.key_tables import grow
+from processor.core.memory import Pending
+from processor.core.principals import Known
 from processor.core.records import (
-    API_CALL,
-    NOT_IAM_CATEGORIES,
-    NOT_IAM_SOURCES,
     TIME_MAX,
-    Decoded,
-    Record,
     Rejected,
-    Resource,
-    is_denied,
-    is_not_iam,
     parse_time,
 )
-from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Actor, Call, CallKey, Scope, Session
-from processor.core.tally import Tally
+from processor.core.resolve_loop import (
+    ASKED,
+    FUTURE,
+    LATER,
+    LOGS_MOVED,
+    NEW_CALLERS,
+    NEW_CALLS,
+    NEW_PLACES,
+    NEW_SESSIONS,
+    NEW_SHAPES,
+    NEWEST,
+    NO_CALL,
+    NO_LOG,
+    NOBODYS,
+    NOTES,
+    OUTSIDE,
+    PROOFS,
+    ROW,
+    SECOND_NEWEST,
+    UNTIL,
+    resolve_loop,
+)
+from processor.core.scan import (
+    ARNS_FROM,
+    ARNS_TO,
+    EVENT,
+    PARAMETERS_AT,
+    PARAMETERS_END,
+    TIME,
+)
+from processor.core.sessions import FAILED, Call, Scope, Shape
+from processor.core.tally import AccountLog, Tally
+from processor.core.uses import Columns, Uses
 
-SESSIONS_MAX = 65_536
-CALLS_MAX = 131_072
-MINUTES_MAX = 262_144
-NAMES_MAX = 16_384
-"""Bounds of what is remembered; a memory that is full is emptied, as the same things soon come again."""
-
-_SECONDS = {f"{second:02}Z": second for second in range(60)}
-"""How a time in CloudTrail's form ends, behind its minute."""
-
-NO_ACTOR = Actor(None, "rejected")
-NO_SESSION = Session(NO_ACTOR, "", "", "")
-"""Of a record whose userIdentity is no object; it has no calls."""
-
-Use = tuple[Session, Call, int, int, list[Resource] | None]
-"""session, call, event time, hash of the event's id for its principal, resources"""
+NOTHING = (Call(NO_ACTOR, None, (), FAILED, NO_CALL), 0, 0, 0)
+"""The call of a record that ended before the uses."""
 
 
 class Intake:
     """Turns records into uses. `known` are the inventory's principals by unique id.
 
     Records newer than `future` are rejected (a long-running process sets it, `now` + 15 min); those newer than `until`
-    count in the classes, but leave no trace elsewhere. Sessions are told apart by a 64-bit hash of their userIdentity under
-    `seed`: a random one, so that nobody can make up a session name that is taken for another's.
+    count in the classes, but leave no trace elsewhere. Sessions are told apart by a 64-bit hash of their userIdentity
+    under `seed`: a random one, so that nobody can make up a session name that is taken for another's.
     """
 
     def __init__(
@@ -57,195 +73,215 @@ class Intake:
     ) -> None:
         self.tally = tally
         self.until = until
-        self.seed = seed
+        self.seed = np.uint64(seed)
         self.future = TIME_MAX
         self.rejects: list[Rejected] = []
         self._actions = actions
-        self._scope = scope
-        self._known = known
-        self._sessions: dict[int, Session] = {}
-        self._actors: dict[tuple[str, str | None, str], Actor] = {}
-        self._call_count = 0
-        self._minutes: dict[str, int] = {}
-        self._rules: dict[tuple[str, str], ActionRule | None] = {}
+        self._sight = FirstSight(actions, scope, known)
+        self._logs: list[AccountLog] = []
+        self._log_numbers: dict[str, int] = {}
+        self._firsts: Numbers = np.zeros(64, np.int64)
 
-    def resolve(self, decoded: Decoded) -> list[Use]:
+    def resolve(self, decoded: Decoded) -> list[Uses]:
         """The uses in a slice, in order; what is no use is counted in `tally`, what is bad is left in `rejects`."""
-        tally = self.tally
-        sessions, minutes = self._sessions, self._minutes
-        newest, seed = tally.second_newest, self.seed
-        uses: list[Use] = []
-        append = uses.append
-        for record in decoded.records:
-            if (record.eventType != API_CALL or record.eventCategory in NOT_IAM_CATEGORIES) and is_not_iam(
-                record.eventType, record.eventCategory, ""
-            ):
-                self._count_not_iam(record.eventTime, record.recipientAccountId)
-                continue
-            who = xxh3_64_intdigest(record.userIdentity, seed)
-            session = sessions.get(who) or self._open_session(who, bytes(record.userIdentity))
-            text = record.eventTime
-            try:
-                time = minutes[text[:17]] + _SECONDS[text[17:]]
-                call = session.calls[record.eventName]
-                if (
-                    record.awsRegion != call.region
-                    or record.errorCode != call.error_code
-                    or record.eventSource != call.event_source
-                    or record.recipientAccountId != call.account_id
-                ):
-                    call = call.others[
-                        record.eventSource, record.awsRegion, record.errorCode, record.recipientAccountId
-                    ]
-            except KeyError:
-                found = self._look_up(record, session)
-                if found is None:
-                    continue
-                call, time = found
-            if time > newest or time < call.log.first:
-                if time > self.future:
-                    self._reject("future", record)
-                    continue
-                if time <= self.until:
-                    tally.note_time(call.log, time)
-                    newest = tally.second_newest
-            if not call.plain:
-                settled = self._settle(call, record)
-                if settled is None:
-                    continue
-                call = settled
-            append(
-                (
-                    session,
-                    call,
-                    time,
-                    xxh3_64_intdigest((record.sharedEventID or record.eventID).encode()) ^ call.salt,
-                    record.resources,
-                )
-            )
-        if decoded.not_iam or decoded.rejected:
-            self._count_odd(decoded)
+        uses = [self._resolve_batch(merge(decoded.batches))] if decoded.batches else []
+        for found in decoded.not_iam:
+            self._count_not_iam(found.get("eventTime"), found.get("recipientAccountId"))
+        self.reject_all(decoded.rejected)
         return uses
 
-    def _settle(self, call: Call, record: Record) -> Call | None:
-        """What a record's parameters make of its call; None where the record ends in a class before the uses."""
-        excluded = call.actor.excluded
-        if excluded is not None:
-            self.tally.classes[excluded] += 1
-            return None
-        if call.rule is None:
-            self.tally.count_unmapped(record.eventSource, record.eventName)
-            return None
-        actions = self._actions.resolve(call.rule, bytes(record.requestParameters))
-        if actions == call.actions:
-            return call
-        found = call.others.get(actions)
-        if found is None:
-            key = call.event_source, call.region, call.error_code, call.account_id
-            found = call.others[actions] = Call(call.actor, call.rule, actions, call.outcome, call.log, key)
-            self._call_count += 1
-        return found
+    def _resolve_batch(self, batch: Batch) -> Uses:
+        self._sight.forget_when_full()
+        memory = self._sight.memory
+        rows = len(batch.rows.places)
+        columns = Columns(rows)
+        todo = np.arange(rows)
+        while len(todo):
+            asked, callers, proofs, todo = self._run_loop(batch, todo, columns)
+            if len(proofs):
+                self._read_proofs(batch, proofs, columns)
+            if len(asked):
+                self._answer(batch, asked, callers, columns)
+        kept = np.flatnonzero(columns.calls >= 0)
+        places = batch.rows.places
+        return Uses(
+            calls=memory.calls,
+            sessions=memory.sessions,
+            places=memory.places,
+            call=columns.calls[kept],
+            session=columns.sessions[kept],
+            place=columns.places[kept],
+            time=columns.times[kept],
+            event=columns.events[kept],
+            arns_from=places[kept, ARNS_FROM],
+            arns_to=places[kept, ARNS_TO],
+            arn_hashes=batch.rows.arn_hashes,
+            batch=batch,
+        )
 
-    def _look_up(self, record: Record, session: Session) -> tuple[Call, int] | None:
-        """The call and time of a record that the loop has not met before. None where the record ends here, in
-        class not_iam or rejected."""
-        name = record.eventSource, record.eventName
-        rule = self._rules.get(name)
-        if rule is None and name not in self._rules:
-            rule = self._find_rule(name)
-        if record.eventSource in NOT_IAM_SOURCES:
-            self._count_not_iam(record.eventTime, record.recipientAccountId)
-            return None
-        time = self._read_time(record.eventTime)
-        if not time or session.actor is NO_ACTOR:
-            self._reject("bad_userIdentity" if time else "bad_eventTime", record)
-            return None
-        return self._find_call(session, rule, record, time), time
+    def _run_loop(self, batch: Batch, todo: Numbers, columns: Columns) -> tuple[Numbers, Words, Numbers, Numbers]:
+        """The rows to look at one by one, what is known of them, those whose parameters must be read, and those to be run
+        again."""
+        memory, tally = self._sight.memory, self.tally
+        memory.reserve(len(todo))
+        asked, callers = np.empty((len(todo), 4), np.int64), np.empty(len(todo), np.uint64)
+        proofs, later = np.empty(len(todo), np.int64), np.empty(len(todo), np.int64)
+        notes = np.zeros(NOTES, np.int64)
+        notes[NEWEST], notes[SECOND_NEWEST] = tally.newest, tally.second_newest
+        notes[UNTIL], notes[FUTURE] = self.until, self.future
+        resolve_loop(
+            self.seed, todo, batch.rows.places, batch.rows.hashes,
+            memory.by_who.keys, memory.by_who.values, memory.by_caller.keys, memory.by_caller.values,
+            memory.actor_numbers, memory.session_logs,
+            memory.by_shape.keys, memory.by_shape.values, memory.stops, memory.by_place.keys, memory.by_place.values,
+            memory.place_logs, memory.by_call.keys, memory.by_call.values, memory.kinds, memory.salts, memory.grams,
+            self._firsts, notes, columns.calls, columns.sessions, columns.places, columns.times,
+            columns.events,
+            asked, callers, proofs, later,
+        )  # fmt: skip
+        memory.by_who.count += int(notes[NEW_CALLERS])
+        memory.by_caller.count += int(notes[NEW_SESSIONS])
+        memory.by_shape.count += int(notes[NEW_SHAPES])
+        memory.by_place.count += int(notes[NEW_PLACES])
+        memory.by_call.count += int(notes[NEW_CALLS])
+        tally.classes["no_principal"] += int(notes[NOBODYS])
+        tally.classes["out_of_scope"] += int(notes[OUTSIDE])
+        tally.newest, tally.second_newest = int(notes[NEWEST]), int(notes[SECOND_NEWEST])
+        if notes[LOGS_MOVED]:
+            for log, first in zip(self._logs, self._firsts.tolist(), strict=False):
+                log.first = min(log.first, first)
+        count = notes[ASKED]
+        return asked[:count], callers[:count], proofs[: notes[PROOFS]], later[: notes[LATER]]
 
-    def _find_call(self, session: Session, rule: ActionRule | None, record: Record, time: int) -> Call:
-        by_name = session.calls
-        key: CallKey = (record.eventSource, record.awsRegion, record.errorCode, record.recipientAccountId)
-        first = by_name.get(record.eventName)
-        if first is not None:
-            found = first.others.get(key)
-            if found is not None:
-                return found
-            if (first.event_source, first.region, first.error_code, first.account_id) == key:
-                return first
-        log = self.tally.log_of(record.recipientAccountId or session.account_id, min(time, self.until))
-        code = record.errorCode
-        outcome = SUCCEEDED if not code else DENIED if is_denied(code, record.eventSource) else FAILED
-        call = Call(session.actor, rule, rule.unproved if rule is not None else (), outcome, log, key)
-        self._make_room()
-        if first is None or not by_name:
-            by_name[record.eventName] = call
+    def _read_proofs(self, batch: Batch, proofs: Numbers, columns: Columns) -> None:
+        """Give rows the calls that their parameters prove."""
+        calls, resolve = self._sight.memory.calls, self._actions.resolve
+        parameters = batch.rows.places[proofs, PARAMETERS_AT : PARAMETERS_END + 1].tolist()
+        numbers = columns.calls[proofs].tolist()
+        for at, (start, end) in enumerate(parameters):
+            call = calls[numbers[at]]
+            assert call.rule is not None  # noqa: S101 - without a rule nothing is proved
+            actions = resolve(call.rule, string_at(start, end - start))
+            if actions != call.actions:
+                numbers[at] = self._sight.find_other(call, actions).number
+        columns.calls[proofs] = numbers
+
+    def _answer(self, batch: Batch, asked: Numbers, callers: Words, columns: Columns) -> None:
+        """Look at rows one by one, and let the loop know from now on what they hold."""
+        pending = Pending()
+        rows, events = asked[:, ROW], batch.rows.hashes[asked[:, ROW], EVENT].tolist()
+        calls: list[int] = []
+        sessions: list[int] = []
+        places: list[int] = []
+        times: list[int] = []
+        rows_times = batch.rows.places[rows, TIME].tolist()
+        for at, (known, caller) in enumerate(zip(asked.tolist(), callers.tolist(), strict=True)):
+            found = self._look_up(batch, known, caller, rows_times[at], pending)
+            if found is None:
+                found = NOTHING
+            call, session, place, time = found
+            calls.append(call.number)
+            sessions.append(session)
+            places.append(place)
+            times.append(time)
+            events[at] ^= call.salt
+        columns.calls[rows], columns.sessions[rows] = calls, sessions
+        columns.places[rows], columns.times[rows] = places, times
+        columns.events[rows] = np.array(events, np.uint64)
+        self._sight.memory.settle(pending)
+
+    def _look_up(
+        self, batch: Batch, known: list[int], caller: int, time: int, pending: Pending
+    ) -> tuple[Call, int, int, int] | None:
+        """Call, session, place and time of a record that the loop does not know, or that must be looked at each time. None where
+        the record ends here, in a class before the uses."""
+        memory = self._sight.memory
+        row, session_number, shape_number, place_number = known
+        if session_number < 0:
+            session_number = self._sight.find_session(batch, row, caller, pending)
+        if shape_number < 0 or memory.shapes[shape_number].stop == BAD:
+            shape_number = self._sight.find_shape(batch, row, pending)
+        session, shape = memory.sessions[session_number], memory.shapes[shape_number]
+        if place_number < 0:
+            place_number = self._sight.find_place(batch, row, pending)
+        if shape.stop:
+            self._end_early(shape, batch, row)
+            return None
+        time = time or self._read_time(batch, row)
+        if session.actor is NO_ACTOR:
+            self._reject("bad_userIdentity" if time else "bad_eventTime", shape, batch, row)
+            return None
+        key = (session.actor.number << 32 | shape_number) + 1
+        pending.calls.append(key)
+        if not time or time > self.future:
+            self._reject("future" if time else "bad_eventTime", shape, batch, row)
+            return None
+        number = memory.call_keys.get(key)
+        call = memory.calls[number] if number is not None else self._sight.open_call(key, session.actor, shape)
+        log = self._find_log(session_number, place_number, min(time, self.until))
+        if time <= self.until:
+            self._note_time(log, time)
+        settled = self._settle(call, shape, batch, row)
+        return None if settled is None else (settled, session_number, place_number, time)
+
+    def _end_early(self, shape: Shape, batch: Batch, row: int) -> None:
+        """Count a record of a shape that has no uses."""
+        record = batch.read_record(row)
+        if record is None or shape.stop == BAD:
+            self.reject_all((Rejected(BAD, batch.read_raw(row), batch.find_origin(row)),))
         else:
-            first.others[key] = call
-        return call
+            self._count_not_iam(record.eventTime, record.recipientAccountId)
 
-    def _make_room(self) -> None:
-        """Forget all calls when there are too many: actors and sessions stay."""
-        self._call_count += 1
-        if self._call_count > CALLS_MAX:
-            self._call_count = 0
-            for actor in self._actors.values():
-                actor.calls.clear()
+    def _read_time(self, batch: Batch, row: int) -> int:
+        """Seconds since 1970 of a time in another form than CloudTrail's own, 0 for what is no time."""
+        record = batch.read_record(row)
+        return 0 if record is None else parse_time(record.eventTime) or 0
 
-    def _find_rule(self, name: tuple[str, str]) -> ActionRule | None:
-        if len(self._rules) >= NAMES_MAX:
-            self._rules.clear()
-        # The catalogue has actions of sign-in, but its events are not decided by IAM as those of other services are.
-        rule = None if name[0] in NOT_IAM_SOURCES else self._actions.lookup(*name)
-        self._rules[name] = rule
-        return rule
+    def _find_log(self, session_number: int, place_number: int, time: int) -> int:
+        """The number of the log that a record stands in: that of its recipient, else of its caller's account."""
+        memory = self._sight.memory
+        account_id = memory.places[place_number].account_id
+        logs, number = (memory.place_logs, place_number) if account_id else (memory.session_logs, session_number)
+        if logs[number] == NO_LOG:
+            logs[number] = self._number_log(account_id or memory.sessions[session_number].account_id, time)
+        return int(logs[number])
 
-    def _read_time(self, text: str) -> int:
-        """Seconds since 1970, 0 for what is no time; remembers the minute of a time in CloudTrail's own form."""
-        minute, second = self._minutes.get(text[:17]), _SECONDS.get(text[17:])
-        if minute is not None and second is not None:
-            return minute + second
-        time = parse_time(text) or 0
-        if time and second is not None:
-            if len(self._minutes) >= MINUTES_MAX:
-                self._minutes.clear()
-            self._minutes[text[:17]] = time - time % 60
-        return time
+    def _number_log(self, account_id: str, time: int) -> int:
+        number = self._log_numbers.get(account_id)
+        if number is None:
+            number = self._log_numbers[account_id] = len(self._logs)
+            log = self.tally.log_of(account_id, time)
+            self._logs.append(log)
+            self._firsts = grow(self._firsts, number + 1)
+            self._firsts[number] = log.first
+        return number
 
-    def _open_session(self, who: int, raw: bytes) -> Session:
-        found = decode_user_identity(raw)
-        if found is None:
-            return NO_SESSION
-        caller = resolve_caller(found, self._known)
-        principal = caller.principal
-        key = ("", None, "") if principal is None else (principal.arn, principal.unique_id, principal.kind)
-        actor = self._actors.get(key)
-        if actor is None:
-            excluded = "no_principal" if principal is None else None
-            if principal is not None and not self._scope.covers(principal):
-                excluded = "out_of_scope"
-            if len(self._actors) >= SESSIONS_MAX:
-                self._actors.clear()
-            actor = self._actors[key] = Actor(principal, excluded)
-        account_id = found.accountId or (principal.account_id if principal is not None else "")
-        if len(self._sessions) >= SESSIONS_MAX:
-            self._sessions.clear()
-        session = self._sessions[who] = Session(actor, caller.operator, caller.via, account_id)
-        return session
+    def _note_time(self, number: int, time: int) -> None:
+        log = self._logs[number]
+        if time < log.first:
+            self._firsts[number] = time
+        self.tally.note_time(log, time)
 
-    def _count_odd(self, decoded: Decoded) -> None:
-        """What the decoder itself found to be no IAM call, or no record."""
-        for found in decoded.not_iam:
-            if isinstance(found, Record):
-                self._count_not_iam(found.eventTime, found.recipientAccountId)
-            else:
-                self._count_not_iam(found.get("eventTime"), found.get("recipientAccountId"))
-        self.reject_all(decoded.rejected)
+    def _settle(self, call: Call, shape: Shape, batch: Batch, row: int) -> Call | None:
+        """What a record's parameters make of its call; None where the record ends in a class before the uses."""
+        if call.actor.excluded is not None:
+            self.tally.classes[call.actor.excluded] += 1
+            return None
+        rule = call.rule
+        if rule is None:
+            self.tally.count_unmapped(shape.event_source, shape.event_name)
+            return None
+        if rule.proves is None:
+            return call
+        actions = self._actions.resolve(rule, batch.read_parameters(row))
+        return call if actions == call.actions else self._sight.find_other(call, actions)
 
     def _count_not_iam(self, event_time: object, account_id: object) -> None:
         self.tally.classes["not_iam"] += 1
         time = parse_time(event_time) if isinstance(event_time, str) else None
         if time is not None and time <= min(self.until, self.future) and isinstance(account_id, str):
-            self.tally.note_time(self.tally.log_of(account_id, time), time)
+            number = self._number_log(account_id, time)
+            self._note_time(number, time)
 
     def reject_all(self, rejected: Iterable[Rejected]) -> None:
         """Count rejects, and keep them for the caller to take."""
@@ -253,5 +289,10 @@ class Intake:
             self.tally.count_rejected(found.reason)
             self.rejects.append(found)
 
-    def _reject(self, reason: str, record: Record) -> None:
-        self.reject_all((Rejected(reason, f"{record.eventSource} {record.eventName} {record.eventTime}".encode()),))
+    def _reject(self, reason: str, shape: Shape, batch: Batch, row: int) -> None:
+        record = batch.read_record(row)
+        if record is None:
+            self._end_early(shape, batch, row)
+            return
+        named = f"{record.eventSource} {record.eventName} {record.eventTime}".encode()
+        self.reject_all((Rejected(reason, named, batch.find_origin(row)),))

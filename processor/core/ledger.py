@@ -2,154 +2,267 @@
 
 Classes 7 to 9 of a record are decided here. Everything that is written is an absolute value, so that a flush may be
 repeated; only the late counts of days that are over are added to what the store holds, under the store's own guard.
+
+The numbers of the cells that are in use stand in arrays, which the loop in count_loop.py moves; `settle` puts what changed
+into the cells themselves, and is called by everything that hands them out.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 
-from processor.core.horizon import Horizon
-from processor.core.intake import Use
+import numpy as np
+
+from processor.core.attached import Attached
+from processor.core.compiled import Numbers, Octets
+from processor.core.count_loop import (
+    BEYOND,
+    CELL_NUMBERS,
+    CHANGED,
+    CHANGES,
+    DAYS,
+    DENIALS,
+    DUPLICATES,
+    FACET_OPERATOR,
+    FACET_REGION,
+    FACET_RESOURCE,
+    FACETS_OF_USE_MAX,
+    MET,
+    NEW_FACETS,
+    NEXT,
+    NOTES,
+    SEEN,
+    USES,
+    WHOLE,
+    count_loop,
+)
+from processor.core.horizon import Horizon, Span
+from processor.core.key_tables import KeySet, KeyTable, grow
 from processor.core.principals import Principal
-from processor.core.records import DAY_SECONDS, TIME_MAX, Resource
-from processor.core.sessions import DENIED, SUCCEEDED, Call, Session, key_of, shard_of
+from processor.core.records import TIME_MAX
+from processor.core.sessions import Call, key_of, shard_of
 from processor.core.tally import Tally
-from processor.core.usage import OPERATOR, REGION, RESOURCE, VIA, Cell, PrincipalUsage
+from processor.core.usage import REGION, RESOURCE, VIA, Cell, PrincipalUsage
+from processor.core.uses import Uses
+
+HANDED_BACK = 8_192
+"""Rows that the loop may hand back at a time: days that ended, and facets."""
 
 
 class Ledger:
-    """Usage of all principals by key. `until` as in Intake: what is newer is counted by class, and no more.
-
-    `dirty` lists the principals that have changed since the last `take_dirty`.
-    """
+    """Usage of all principals by key. `until` as in Intake: what is newer is counted by class, and no more."""
 
     def __init__(self, horizon: Horizon, tally: Tally, until: int = TIME_MAX) -> None:
-        self.principals: dict[int, PrincipalUsage] = {}
         self.horizon = horizon
         self.tally = tally
         self.until = until
-        self.dirty: list[PrincipalUsage] = []
         self.beyond_until = 0
+        self._principals: dict[int, PrincipalUsage] = {}
+        self._usages: dict[int, PrincipalUsage] = {}
+        self._dirty: list[PrincipalUsage] = []
+        self._attached = Attached([], [], [])
+        self._cells: list[Cell] = []
+        self._owners: list[PrincipalUsage] = []
+        self._numbers: Numbers = np.zeros((64, CELL_NUMBERS), np.int64)
+        self._marks: Octets = np.zeros(64, np.uint8)
+        self._facet_counts: Octets = np.zeros((64, 4), np.uint8)
+        self._met = KeySet()
+        self._days = KeyTable()
+        self._changed: Numbers = np.zeros(64, np.int64)
+        self._changes = 0
+
+    @property
+    def principals(self) -> dict[int, PrincipalUsage]:
+        """Usage by key of principal, settled."""
+        self.settle()
+        return self._principals
+
+    @property
+    def dirty(self) -> list[PrincipalUsage]:
+        """The principals that have changed since the last `take_dirty`, settled."""
+        self.settle()
+        return self._dirty
 
     def open_usage(self, principal: Principal) -> PrincipalUsage:
         """The usage of a principal, made where there is none yet."""
         number = key_of(principal)
-        found = self.principals.get(number)
+        found = self._reach_usage(number, principal)
+        if number not in self._principals:
+            self._principals[number] = found
+            self._dirty.append(found)
+        return found
+
+    def _reach_usage(self, number: int, principal: Principal) -> PrincipalUsage:
+        """As `open_usage`, but one that is new is nobody's business before something is counted there."""
+        found = self._usages.get(number)
         if found is None:
-            found = self.principals[number] = PrincipalUsage(
+            found = self._usages[number] = PrincipalUsage(
                 principal, number.to_bytes(8, "big"), shard_of(number), {}, {}, set(), {}, []
             )
-            self.dirty.append(found)
         return found
 
     def take_dirty(self) -> Iterator[PrincipalUsage]:
         """The principals that changed; the caller reads their `dirty` actions and clears them."""
-        changed, self.dirty = self.dirty, []
+        changed = self.dirty
+        self._dirty = []
         return iter(changed)
 
-    def apply_uses(self, uses: Iterable[Use]) -> None:
-        """Count uses. The hot loop: what is rare is in methods of its own."""
-        count_use = count_denied = count_duplicate = 0
-        until = self.until
-        start = end = 0
-        seen: dict[int, None] = {}
-        for session, call, time, event, resources in uses:
-            if not start <= time < end:
-                span = self.horizon.span_at(time)
-                if span is None:
-                    start = end = 0
-                    count_denied += call.outcome == DENIED
-                    count_use += call.outcome != DENIED
-                    self._apply_late(session, call, time)
-                    continue
-                start, end, seen = span.start, span.end, span.seen
-            if event in seen:
-                count_duplicate += 1
-                continue
-            seen[event] = None
-            if call.outcome == DENIED:
-                count_denied += 1
-            else:
-                count_use += 1
-            if time > until:
-                self.beyond_until += 1
-                continue
-            day = time // DAY_SECONDS
-            for cell in call.cells or self._attach(call):
-                if not cell.dirty:
-                    self._mark_dirty(call)
-                if call.outcome == DENIED:
-                    cell.denied += 1
-                    continue
-                cell.count += 1
-                if day == cell.day:
-                    cell.day_count += 1
-                else:
-                    call.actor.usage.roll_day(cell, day)
-                if time > cell.last_success:
-                    if time > cell.last:
-                        cell.last = time
-                    if call.outcome == SUCCEEDED:
-                        cell.last_success = time
-                if time < cell.first_success:
-                    if time < cell.first:
-                        cell.first = time
-                    if call.outcome == SUCCEEDED:
-                        cell.first_success = time
-                if not cell.overflow & 1 << OPERATOR and session.operator not in cell.operators:
-                    cell.note_facet(OPERATOR, session.operator)
-                if session.via and session.via not in cell.vias:
-                    cell.note_facet(VIA, session.via)
-                if resources is not None and not cell.overflow & 1 << RESOURCE:
-                    note_resources(cell, resources)
-        tally = self.tally
-        tally.classes["use"] += count_use
-        tally.classes["denied"] += count_denied
-        tally.classes["duplicate"] += count_duplicate
+    def apply_uses(self, batches: Iterable[Uses]) -> None:
+        """Count uses, batch by batch."""
+        for uses in batches:
+            if len(uses.call):
+                self._attach(uses)
+                self._apply_batch(uses)
 
-    def _attach(self, call: Call) -> tuple[Cell, ...]:
-        """Find or make the cells of a call."""
+    def _apply_batch(self, uses: Uses) -> None:
+        """Span by span of the horizon, older ones first: a use is then looked for before a newer one moves the horizon."""
+        numbers = uses.time // self.horizon.span_seconds
+        order = (
+            np.arange(len(numbers))
+            if numbers[0] == numbers.min() == numbers.max()
+            else np.argsort(numbers, kind="stable")
+        )
+        ordered = numbers[order]
+        bounds = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(order)]
+        for begin, end in itertools.pairwise(bounds):
+            span = self.horizon.span_at(int(ordered[begin]) * self.horizon.span_seconds)
+            if span is None:
+                self.tally.late += end - begin
+            self._run_loop(uses, order, begin, end, span)
+
+    def _run_loop(self, uses: Uses, order: Numbers, begin: int, end: int, span: Span | None) -> None:
+        attached = self._attached
+        room = max(HANDED_BACK, FACETS_OF_USE_MAX * attached.widest)
+        facets = np.empty((room, 3), np.int64)
+        while begin < end:
+            notes = np.zeros(NOTES, np.int64)
+            notes[CHANGES] = self._changes
+            seen = log = np.empty(1, np.uint64)
+            if span is not None:
+                seen = span.open(end - begin)
+                log = span.log
+                notes[SEEN] = span.count
+            self._met.reserve(room)
+            self._days.reserve((end - begin) * attached.widest)
+            count_loop(
+                order, begin, end, span is None, self.until, uses.call, uses.session, uses.place, uses.time, uses.event,
+                uses.arns_from, uses.arns_to, uses.arn_hashes, attached.outcomes, attached.cells_from, attached.cells_to,
+                attached.cells, attached.operators, attached.vias, attached.regions, seen, log, self._numbers, self._marks,
+                self._facet_counts, self._met.keys, self._changed, self._days.keys, self._days.values,
+                facets, notes,
+            )  # fmt: skip
+            if span is not None:
+                span.count = int(notes[SEEN])
+            self._met.count += int(notes[MET])
+            self._days.count += int(notes[DAYS])
+            self._changes = int(notes[CHANGES])
+            begin = int(notes[NEXT])
+            self._keep_facets(uses, facets[: notes[NEW_FACETS]])
+            self._count(notes)
+
+    def _count(self, notes: Numbers) -> None:
+        classes = self.tally.classes
+        classes["use"] += int(notes[USES])
+        classes["denied"] += int(notes[DENIALS])
+        classes["duplicate"] += int(notes[DUPLICATES])
+        self.beyond_until += int(notes[BEYOND])
+
+    def _keep_facets(self, uses: Uses, facets: Numbers) -> None:
+        """Keep the values that are new to a cell in the cell itself."""
+        cells, sessions, places, batch = self._cells, uses.sessions, uses.places, uses.batch
+        for index, facet, place in facets.tolist():
+            if facet == FACET_OPERATOR:
+                cells[index].note_operator(sessions[place].operator)
+            elif facet == FACET_RESOURCE:
+                assert batch is not None  # noqa: S101 - ARNs come with the batch that has their texts
+                cells[index].note_facet(RESOURCE, batch.read_arn(place))
+            elif facet == FACET_REGION:
+                cells[index].note_facet(REGION, places[place].region or "")
+            else:
+                cells[index].note_facet(VIA, sessions[place].via)
+
+    def _attach(self, uses: Uses) -> None:
+        """Find or make the cells of calls that are new to this ledger."""
+        attached = self._attached
+        if attached.calls is not uses.calls:
+            attached = self._attached = Attached(uses.calls, uses.sessions, uses.places)
+        attached.add_sessions()
+        attached.reach(len(uses.calls))
+        fresh = uses.call[attached.cells_to[uses.call] == 0]
+        if len(fresh):
+            known = len(self._cells)
+            numbers = list(set(fresh.tolist()))
+            attached.add_calls(numbers, [self._find_cells(uses.calls[number]) for number in numbers])
+            self._write_cells(known)
+
+    def _find_cells(self, call: Call) -> list[int]:
         actor = call.actor
         if actor.usage is None:
             assert actor.principal is not None  # noqa: S101 - an actor without one is excluded before
-            actor.usage = self.open_usage(actor.principal)
-        cells = actor.usage.cells
+            actor.usage = self._reach_usage(key_of(actor.principal), actor.principal)
+        usage: PrincipalUsage = actor.usage
+        indexes = []
         for action in call.actions:
-            if action not in cells:
-                cells[action] = Cell(action)
-            if call.outcome != DENIED:
-                cells[action].note_facet(REGION, call.region or "")
-        call.cells = tuple(cells[action] for action in call.actions)
-        return call.cells
+            cell = usage.cells.get(action) or usage.fresh.get(action)
+            if cell is None:
+                cell = usage.fresh[action] = Cell(action)
+            if cell.index < 0:
+                cell.index = len(self._cells)
+                self._cells.append(cell)
+                self._owners.append(usage)
+            indexes.append(cell.index)
+        return indexes
 
-    def _mark_dirty(self, call: Call) -> None:
-        usage = call.actor.usage
-        if not usage.dirty:
-            self.dirty.append(usage)
-        for cell in call.cells:
+    def _write_cells(self, known: int) -> None:
+        """Rows for the numbers of the cells that came behind so many others."""
+        size = len(self._cells)
+        if size == known:
+            return
+        fresh = self._cells[known:]
+        self._numbers, self._marks = grow(self._numbers, size), grow(self._marks, size)
+        self._facet_counts, self._changed = grow(self._facet_counts, size), grow(self._changed, size)
+        self._numbers[known:size] = [
+            (c.count, c.denied, c.first, c.last, c.first_success, c.last_success, c.day, c.day_count) for c in fresh
+        ]
+        self._marks[known:size] = [cell.overflow for cell in fresh]
+        self._facet_counts[known:size] = [
+            (len(c.operators), len(c.regions), len(c.resources), len(c.vias)) for c in fresh
+        ]
+
+    def settle(self) -> None:
+        """Put the numbers that changed into their cells."""
+        if not self._changes:
+            return
+        changed = self._changed[: self._changes]
+        self._marks[changed] &= CHANGED - 1
+        for index, numbers in zip(changed.tolist(), self._numbers[changed].tolist(), strict=True):
+            cell = self._cells[index]
+            (
+                cell.count, cell.denied, cell.first, cell.last, cell.first_success, cell.last_success, cell.day,
+                cell.day_count,
+            ) = numbers  # fmt: skip
             if not cell.dirty:
+                usage = self._owners[index]
+                if cell.action in usage.fresh:
+                    usage.cells[cell.action] = usage.fresh.pop(cell.action)
+                    self.open_usage(usage.principal)
+                if not usage.dirty:
+                    self._dirty.append(usage)
                 cell.dirty = True
                 usage.dirty.append(cell.action)
+        self._changes = 0
+        self._settle_days()
 
-    def _apply_late(self, session: Session, call: Call, time: int) -> None:
-        """A use older than the horizon: it may be a duplicate, so it moves first and last use, but no count."""
-        self.tally.late += 1
-        if call.outcome == DENIED or time > self.until:
+    def _settle_days(self) -> None:
+        """Put the counts of days before a cell's newest where a flush finds them."""
+        table = self._days
+        if not table.count:
             return
-        for cell in call.cells or self._attach(call):
-            cell.first = min(cell.first, time)
-            cell.note_facet(OPERATOR, session.operator)
-            if time > cell.last:
-                cell.last = time
-                if (day := time // DAY_SECONDS) > cell.day:
-                    call.actor.usage.roll_day(cell, day)
-                    cell.day_count = 0
-            if call.outcome == SUCCEEDED:
-                cell.last_success = max(cell.last_success, time)
-                cell.first_success = min(cell.first_success, time)
-        self._mark_dirty(call)
-
-
-def note_resources(cell: Cell, resources: list[Resource]) -> None:
-    """Keep the ARNs among a record's resources."""
-    for resource in resources:
-        if resource.ARN is not None and resource.ARN not in cell.resources:
-            cell.note_facet(RESOURCE, resource.ARN)
+        held = np.flatnonzero(table.keys)
+        for key, doubled in zip(table.keys[held].tolist(), table.values[held].tolist(), strict=True):
+            index, day = (key >> 20) - 1, key & 0xFFFFF
+            usage, action = self._owners[index], self._cells[index].action
+            if doubled & WHOLE:
+                usage.end_day(action, day, doubled >> 1)
+            else:
+                usage.count_late(action, day, doubled >> 1)
+        self._days = KeyTable()

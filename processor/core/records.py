@@ -1,8 +1,8 @@
 """Bytes of CloudTrail records -> Record, or the reason why one is none.
 
-A slice of records is decoded at once into a narrow struct: fields that nothing here reads are skipped, not built.
-A slice that the narrow struct refuses is taken record by record, and only a record that it refuses again is decoded
-whole and judged by hand, so that one odd record costs its neighbours nothing but time.
+Most records are only scanned (scan.py). What the scan leaves, and what is met for the first time, is decoded here into a
+narrow struct: fields that nothing reads are skipped, not built. Only a record that the struct refuses is decoded whole
+and judged by hand, so that one odd record costs its neighbours nothing.
 """
 
 from collections.abc import Iterable
@@ -64,18 +64,24 @@ class Record(Struct, gc=False, kw_only=True):
     eventCategory: str | None = None
 
 
-class Rejected(Struct, gc=False, frozen=True):
-    """A record that cannot be used: `reason` is one of a small fixed set, `raw` its bytes (not for storing as they are)."""
+Origin = tuple[str, int]
+"""A source, and the record of it that something was met at or before."""
+
+
+class Rejected(Struct, gc=False):
+    """A record that cannot be used: `reason` is one of a small fixed set, `raw` its bytes (not for storing as they are),
+    `origin` where it was met, as far as that was said."""
 
     reason: str
     raw: bytes
+    origin: Origin = ("", 0)
 
 
-class Decoded(Struct, gc=False):
-    """All that a slice held: records to judge, records known to be no IAM call, and rejects."""
+class Judged(Struct, gc=False):
+    """What the decoders that look at one record at a time found: records, records known to be no IAM call, and rejects."""
 
     records: list[Record]
-    not_iam: list[Record | dict[str, Any]]
+    not_iam: list[dict[str, Any]]
     rejected: list[Rejected]
 
     @property
@@ -83,42 +89,32 @@ class Decoded(Struct, gc=False):
         return len(self.records) + len(self.not_iam) + len(self.rejected)
 
 
-_decode_records = msgspec.json.Decoder(list[Record]).decode
-_decode_lines = msgspec.json.Decoder(Record).decode_lines
 _decode_record = msgspec.json.Decoder(Record).decode
-_decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _REQUIRED = ("eventID", "eventTime", "eventSource", "eventName")
 _OPTIONAL = ("awsRegion", "errorCode", "sharedEventID", "recipientAccountId", "eventType", "eventCategory")
 
 
-def decode_records(array: bytes) -> Decoded:
-    """A JSON array of records. Raises msgspec.DecodeError where the array itself is no JSON."""
+def decode_record(raw: bytes | Raw) -> Record | None:
+    """One record, or None for what the narrow struct refuses."""
     try:
-        return Decoded(_decode_records(array), [], [])
-    except (msgspec.ValidationError, UnicodeDecodeError, RecursionError):
-        return decode_each(_decode_raws(array))
-
-
-def decode_lines(lines: bytes) -> list[Record] | None:
-    """Newline-separated records, or None where any line is something else and each must be looked at."""
-    try:
-        return _decode_lines(lines)
+        return _decode_record(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def decode_each(raws: Iterable[bytes | Raw]) -> Decoded:
+def decode_each(raws: Iterable[bytes | Raw]) -> Judged:
     """Records one by one, each judged for itself."""
-    found = Decoded([], [], [])
+    found = Judged([], [], [])
     for raw in raws:
-        try:
-            found.records.append(_decode_record(raw))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        record = decode_record(raw)
+        if record is None:
             judge_odd(bytes(raw), found)
+        else:
+            found.records.append(record)
     return found
 
 
-def judge_odd(raw: bytes, found: Decoded) -> None:
+def judge_odd(raw: bytes, found: Judged) -> None:
     """Put a record that the narrow struct refused where it belongs: repaired, no IAM call, or rejected."""
     try:
         whole = msgspec.json.decode(raw)
@@ -131,7 +127,7 @@ def judge_odd(raw: bytes, found: Decoded) -> None:
     judge_object(whole, raw, found)
 
 
-def judge_object(whole: dict[str, Any], raw: bytes, found: Decoded) -> None:
+def judge_object(whole: dict[str, Any], raw: bytes, found: Judged) -> None:
     """`judge_odd` for a record that is decoded already."""
     text = {name: value for name in _OPTIONAL if isinstance(value := whole.get(name), str)}
     source = whole.get("eventSource")

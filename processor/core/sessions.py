@@ -9,7 +9,6 @@ from xxhash import xxh3_64_intdigest
 
 from processor.core.actions import ActionRule
 from processor.core.principals import Principal
-from processor.core.tally import AccountLog
 
 SHARDS = 64
 """Fixed for a store's life: a principal's shard is the top 6 bits of its key."""
@@ -57,54 +56,67 @@ def _matches(pattern: str, principal: Principal) -> bool:
 
 
 class Actor:
-    """A principal as far as calls go. `excluded` is the class of its records where they are credited to nobody; `calls`
-    are by event name; `usage` is where a ledger keeps the principal's usage at hand."""
+    """A principal as far as calls go. `excluded` is the class of its records where they are credited to nobody; `usage` is
+    where a ledger keeps the principal's usage at hand."""
 
-    __slots__ = ("calls", "excluded", "principal", "salt", "usage")
+    __slots__ = ("excluded", "number", "principal", "salt", "usage")
 
-    def __init__(self, principal: Principal | None, excluded: str | None) -> None:
+    def __init__(self, principal: Principal | None, excluded: str | None, number: int = 0) -> None:
         self.principal = principal
         self.excluded = excluded
+        self.number = number
         self.salt = 0 if principal is None else salt_of(principal)
-        self.calls: dict[str, Call] = {}
         self.usage: Any = None
 
 
 class Session:
-    """Who called: one distinct userIdentity. `calls` are its actor's."""
+    """Who called. The hashes are of operator and via, 0 for a via that is not there."""
 
-    __slots__ = ("account_id", "actor", "calls", "operator", "via")
+    __slots__ = ("account_id", "actor", "operator", "operator_hash", "via", "via_hash")
 
     def __init__(self, actor: Actor, operator: str, via: str, account_id: str) -> None:
         self.actor = actor
-        self.calls = actor.calls
         self.operator = operator
         self.via = via
         self.account_id = account_id
+        self.operator_hash = hash_text(operator)
+        self.via_hash = hash_text(via) if via else 0
+
+
+def hash_text(text: str) -> int:
+    return xxh3_64_intdigest(text.encode(errors="replace"))
+
+
+@dataclass(slots=True, eq=False)
+class Shape:
+    """What was called, and how that ended. `stop`: why its records are no uses, or must each be looked at."""
+
+    event_source: str
+    event_name: str
+    rule: ActionRule | None
+    outcome: int
+    stop: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """Where something was called: the region, and the account whose log has it."""
+
+    region: str | None
+    account_id: str | None
+
+    @property
+    def region_hash(self) -> int:
+        return hash_text(self.region or "")
 
 
 class Call:
-    """A principal's calls of one name, in one region and with one outcome.
+    """A principal's calls of one shape, and with the same `actions`.
 
-    `plain`: its records are uses of `actions` without another look. `others` are calls of the same principal and name that
-    differ in source, region, error code, log or actions. `cells` are a ledger's, who finds its state by them.
+    `others` are calls that differ in those, by what their parameters prove.
     """
 
-    __slots__ = (
-        "account_id",
-        "actions",
-        "actor",
-        "cells",
-        "error_code",
-        "event_source",
-        "log",
-        "others",
-        "outcome",
-        "plain",
-        "region",
-        "rule",
-        "salt",
-    )
+    __slots__ = ("actions", "actor", "number", "others", "outcome", "rule", "salt")
 
     def __init__(
         self,
@@ -112,20 +124,12 @@ class Call:
         rule: ActionRule | None,
         actions: tuple[int, ...],
         outcome: int,
-        log: AccountLog,
-        key: "CallKey",
+        number: int,
     ) -> None:
         self.actor = actor
         self.rule = rule
         self.actions = actions
         self.outcome = outcome
-        self.log = log
-        self.event_source, self.region, self.error_code, self.account_id = key
+        self.number = number
         self.salt = actor.salt
-        self.plain = actor.excluded is None and rule is not None and rule.proves is None
-        self.others: dict[CallKey | tuple[int, ...], Call] = {}
-        self.cells: tuple[Any, ...] = ()
-
-
-CallKey = tuple[str, str | None, str | None, str | None]
-"""eventSource, awsRegion, errorCode, recipientAccountId"""
+        self.others: dict[tuple[int, ...], Call] = {}

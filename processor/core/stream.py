@@ -1,30 +1,22 @@
 """A stream of bytes -> decoded slices, in bounded memory, whatever JSON form the stream has.
 
 The stream is a sequence of JSON values: log files (`{"Records":[…]}`), `LookupEvents` output (`{"Events":[…]}`), arrays,
-documents that go over many lines, or one value a line. Log files and lines are cut into slices of about 96 KB, the size
-at which decoding is fastest (the slice and its records stay in the processor's cache).
-
-A cut in a log file is made where `},{"eventVersion":` stands: quotes inside JSON strings are escaped, so that this can
-only be structure. A cut that falls into a nested value leaves the slice unbalanced; then the elements are found one by
-one, by scanning.
+documents that go over many lines, or one value a line. Log files and lines are scanned in slices of about 1 MB, in place;
+what a slice's end cuts is scanned again with the next. Where the text is no JSON, the elements are found one by one, and
+what is between them is rejected.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 
-import msgspec
+from processor.core.batches import Decoded, decode_lines, decode_text, take_in
+from processor.core.envelopes import is_crowd, judge_elements, judge_payloads, judge_value
+from processor.core.records import Judged, Rejected
+from processor.core.scan import BROKEN, CLOSED
 
-from processor.core.envelopes import (
-    add_decoded,
-    decode_elements,
-    decode_log_batch,
-    decode_payload,
-    decode_payloads,
-    is_crowd,
-)
-from processor.core.records import Decoded, Rejected, decode_lines, decode_records
+SLICE_BYTES = 512 * 1024
+"""A scan's start costs what some tens of records do."""
 
-SLICE_BYTES = 96 * 1024
 ELEMENT_BYTES_MAX = 32 * 1024 * 1024
 """A single value that is longer is rejected: CloudTrail's records are at most 256 KB, a whole log file some 50 MB."""
 
@@ -34,11 +26,10 @@ DEPTH_MAX = 512
 TRAILING_TOKENS_MAX = 4_096
 """Keys, values, commas and colons behind an array of records: AWS writes a NextToken at most. What follows is rejected."""
 
-SLICING = 1
+SLICING = 2
 """Goes up when slices are cut differently, so that no position from another way of cutting is trusted."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BOUNDARY = b'},{"eventVersion":'
 _ARRAY_OF = re.compile(rb'\{\s*"(?:Records|Events)"\s*:\s*\[')
 _RESTART = re.compile(_ARRAY_OF.pattern + rb'|(?<=\n)\{"')
 _SPACE = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)*")
@@ -107,39 +98,21 @@ def decode_stream(chunks: Iterable[bytes]) -> Iterator[Decoded]:
 
 def _decode_array(buffer: Buffer) -> Iterator[Decoded]:
     """The elements from here to the end of the array that `buffer.at` is in."""
-    while True:
-        buffer.hold(2 * SLICE_BYTES)
-        cut = buffer.bytes.find(_BOUNDARY, buffer.at + SLICE_BYTES)
-        if cut < 0:
+    size = SLICE_BYTES
+    while size <= 2 * ELEMENT_BYTES_MAX:
+        buffer.hold(size)
+        end = min(len(buffer.bytes), buffer.at + size)
+        found, at, ending = decode_text(buffer.bytes, buffer.at, end)
+        moved = at > buffer.at
+        buffer.at = at
+        if found.read:
+            yield found
+        if ending == CLOSED:
+            return
+        if ending == BROKEN or (buffer.ended and end == len(buffer.bytes)):
             break
-        try:
-            found = decode_records(b"[" + buffer.bytes[buffer.at : cut + 1] + b"]")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            break
-        yield found
-        buffer.at = cut + 2
-    if buffer.ended and (last := _decode_rest(buffer)) is not None:
-        yield last
-        return
+        size = SLICE_BYTES if moved else 2 * size
     yield from _scan_array(buffer)
-
-
-def _decode_rest(buffer: Buffer) -> Decoded | None:
-    """The last slice of the last array of a stream, or None where it must be scanned."""
-    end = buffer.bytes.rfind(b"]")
-    if end < buffer.at or end - buffer.at > ELEMENT_BYTES_MAX:
-        return None
-    tail = buffer.bytes[end + 1 :].strip()
-    if tail not in (b"}", b""):
-        return None  # More values follow, or keys behind the array.
-    try:
-        found = decode_records(b"[" + buffer.bytes[buffer.at : end] + b"]")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    if found.rejected or found.not_iam:
-        return None  # An element may be an envelope: scanning looks into each.
-    buffer.at = end + 1
-    return found
 
 
 def _scan_array(buffer: Buffer) -> Iterator[Decoded]:
@@ -162,10 +135,10 @@ def _scan_array(buffer: Buffer) -> Iterator[Decoded]:
         raws.append(raw)
         size += len(raw)
         if size >= SLICE_BYTES:
-            yield decode_elements(raws)
+            yield take_in(judge_elements(raws))
             raws, size = [], 0
     if raws:
-        yield decode_elements(raws)
+        yield take_in(judge_elements(raws))
     if not closed:
         yield _reject_rest(buffer)
 
@@ -250,11 +223,17 @@ def _decode_lines(buffer: Buffer) -> Iterator[Decoded]:
         if end < 0 and (found := _find_newline(buffer)) is None:
             yield _reject_line(buffer)
             continue
-        lines = buffer.bytes[buffer.at : end if end >= 0 else found]
+        end = end if end >= 0 else found or 0
+        decoded, at = decode_lines(buffer.bytes, buffer.at, end)
+        if decoded is not None:
+            buffer.at = at
+            yield decoded
+            continue
+        lines = bytes(buffer.bytes[buffer.at : end])
         if _ARRAY_OF.search(lines) is not None:
             lines = lines.partition(b"\n")[0]
         buffer.at += len(lines)
-        yield _decode_some_lines(lines)
+        yield take_in(_judge_lines(lines))
 
 
 def _find_newline(buffer: Buffer) -> int | None:
@@ -270,17 +249,10 @@ def _find_newline(buffer: Buffer) -> int | None:
     return end
 
 
-def _decode_some_lines(lines: bytes) -> Decoded:
-    records = decode_lines(lines)
-    if records is not None:
-        return Decoded(records, [], [])
-    payloads = [value for line in lines.split(b"\n") if line and not line.isspace() for value in _split_line(line)]
-    found = Decoded([], [], [])
-    if payloads and b'"logEvents"' in payloads[0]:
-        for payload in payloads:
-            add_decoded(found, decode_log_batch(payload))
-        return found
-    return decode_payloads(payloads)
+def _judge_lines(lines: bytes) -> Judged:
+    return judge_payloads(
+        [value for line in lines.split(b"\n") if line and not line.isspace() for value in _split_line(line)]
+    )
 
 
 def _split_line(line: bytes) -> list[bytes]:
@@ -304,7 +276,7 @@ def _split_line(line: bytes) -> list[bytes]:
 def _decode_document(buffer: Buffer) -> Decoded:
     """One value that goes over many lines; where it is broken, its first line is rejected and the next one looked at."""
     raw = _take_value(buffer)
-    return _reject_line(buffer) if raw is None else decode_payload(raw)
+    return _reject_line(buffer) if raw is None else take_in(judge_value(raw))
 
 
 def _reject_line(buffer: Buffer) -> Decoded:

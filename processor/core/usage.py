@@ -4,7 +4,7 @@ A cell is one (principal, action) pair. Its count of the newest day that it was 
 of earlier days are day buckets (UTC), and one that is over is never changed but by a late use.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from processor.core.principals import Principal
 from processor.core.records import DAY_SECONDS
@@ -25,7 +25,8 @@ class Cell:
     """One pair's usage. Times in seconds since 1970; `..._success` are of uses that the service carried out.
 
     While all calls were denied `last` is NEVER and `first` NOT_YET. `day` is last's day and `day_count` its uses.
-    `loaded`: the cell came from a store, which holds facets of it that memory does not.
+    `loaded`: the cell came from a store, which holds facets of it that memory does not. `index`: its row in the ledger's
+    numbers, -1 before its first use there; the ledger puts them into the cell when it settles.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Cell:
         "facets_dirty",
         "first",
         "first_success",
+        "index",
         "last",
         "last_success",
         "loaded",
@@ -50,6 +52,7 @@ class Cell:
 
     def __init__(self, action: int) -> None:
         self.action = action
+        self.index = -1
         self.count = 0
         self.denied = 0
         self.first = NOT_YET
@@ -66,6 +69,16 @@ class Cell:
         self.dirty = False
         self.facets_dirty = False
         self.loaded = False
+
+    def note_operator(self, operator: str) -> None:
+        """`note_facet` of the facet that has the most values."""
+        kept = self.operators
+        if len(kept) < FACETS_MAX and len(operator) <= FACET_CHARS_MAX:
+            if operator not in kept:
+                self.operators = (*kept, operator)
+                self.facets_dirty = True
+        else:
+            self.note_facet(OPERATOR, operator)
 
     def note_facet(self, facet: int, value: str) -> None:
         """Keep one more value of a facet (an index of FACETS), or mark that there were more."""
@@ -91,6 +104,7 @@ class PrincipalUsage:
 
     `days` holds counts of days that are over, by (day, action), as many as memory allows; those in `days_dirty` are not
     yet stored. `late` is what must be added to counts that are in the store only, before the next flush.
+    `fresh` are cells of calls that were met, but of which nothing is counted yet.
     """
 
     principal: Principal
@@ -102,23 +116,21 @@ class PrincipalUsage:
     late: dict[tuple[int, int], int]
     dirty: list[int]
     stored: bool = False
+    fresh: dict[int, Cell] = field(default_factory=dict)
 
-    def roll_day(self, cell: Cell, day: int) -> None:
-        """Count a use on another day than the cell's newest."""
-        action = cell.action
-        if day > cell.day:
-            if cell.day_count:
-                self.days[cell.day, action] = cell.day_count
-                self.days_dirty.add((cell.day, action))
-            cell.day = day
-            cell.day_count = 1
-            return
+    def end_day(self, action: int, day: int, count: int) -> None:
+        """Take in the count of a day that a cell has left."""
+        self.days[day, action] = count
+        self.days_dirty.add((day, action))
+
+    def count_late(self, action: int, day: int, more: int = 1) -> None:
+        """Count uses on a day before their cell's newest."""
         place = day, action
         count = self.days.get(place)
         if count is None:
-            self.late[place] = self.late.get(place, 0) + 1
+            self.late[place] = self.late.get(place, 0) + more
         else:
-            self.days[place] = count + 1
+            self.days[place] = count + more
             self.days_dirty.add(place)
 
 

@@ -5,12 +5,15 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import deflate
 from isal import igzip_lib, isal_zlib
 from xxhash import xxh3_128
+
+from processor.core.compiled import holds_member
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".gz")
 STDIN = "-"
@@ -28,7 +31,6 @@ _LOG_FILE = re.compile(r"_CloudTrail_[^_/]+_(\d{8}T\d{4}Z)_[^/]*$")
 """ACCOUNT_CloudTrail_REGION_YYYYMMDDTHHmmZ_UNIQUE.FORMAT (CloudTrail User Guide, log file name format)"""
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_MEMBER = b"\x1f\x8b\x08"
 
 
 class SourceError(Exception):
@@ -130,7 +132,7 @@ class SourceReader:
         """16 bytes for path, occurrence and content; None for stdin, whose content cannot be known beforehand."""
         if self.source.path == STDIN:
             return None
-        digest = xxh3_128(f"{os.path.realpath(self.source.path)}\0{self.source.occurrence}\0".encode())
+        digest = xxh3_128(f"{_resolve_file(self.source.path)}\0{self.source.occurrence}\0".encode())
         try:
             self._whole = self._file.read(WHOLE_BYTES_MAX)
             digest.update(self._whole)
@@ -210,13 +212,29 @@ def unzip_whole(zipped: bytes) -> bytes | None:
     The size at a gzip's end is trusted only where no second member may begin: libdeflate ends after the first.
     """
     size = int.from_bytes(zipped[-4:], "little")
-    if not len(zipped) < size <= UNZIPPED_BYTES_MAX or zipped.find(_GZIP_MEMBER, 1) > 0:
+    if not len(zipped) < size <= UNZIPPED_BYTES_MAX or holds_member(zipped, 1):
         return None
     try:
         unzipped = deflate.gzip_decompress(zipped)
     except (deflate.DeflateError, ValueError):  # ValueError: a header of an unknown kind
         return None
     return cast("bytes", unzipped) if len(unzipped) == size else None
+
+
+@lru_cache(maxsize=4_096)
+def _resolve(path: str) -> str:
+    """A folder's path without links in it; what many have in common is asked for once."""
+    above, name = os.path.split(path)
+    if os.path.islink(path) or not name or name in (".", ".."):  # noqa: PTH114 - a million files: texts are enough
+        return os.path.realpath(path)
+    return os.path.join(_resolve(above or os.curdir), name)  # noqa: PTH118 - as above
+
+
+def _resolve_file(path: str) -> str:
+    above, name = os.path.split(path)
+    if os.path.islink(path):  # noqa: PTH114 - as above
+        return os.path.realpath(path)
+    return os.path.join(_resolve(above or os.curdir), name)  # noqa: PTH118 - as above
 
 
 def _cut(whole: bytes) -> Iterator[bytes]:

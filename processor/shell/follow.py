@@ -13,7 +13,8 @@ from struct import Struct as Packer
 
 from xxhash import xxh3_128
 
-from processor.core.records import Decoded, Rejected
+from processor.core.batches import Decoded, add_decoded
+from processor.core.records import Rejected
 from processor.core.stream import decode_stream, scan_value
 from processor.shell.files import Source, SourceError, SourceReader, find_sources
 from processor.shell.layout import Position, unpack_position
@@ -150,7 +151,5 @@ def _decode_lines(lines: bytes) -> Decoded:
     """All records of some whole lines, as one: a position that is stored between two of its slices would be a wrong one."""
     whole = Decoded([], [], [])
     for decoded in decode_stream([lines]):
-        whole.records += decoded.records
-        whole.not_iam += decoded.not_iam
-        whole.rejected += decoded.rejected
+        add_decoded(whole, decoded)
     return whole

@@ -282,13 +282,14 @@ def pack_commands(commands: list[Command]) -> bytes:
         append(_LONG_LIST.pack(0xDD, len(command)))
         for part in command:
             if type(part) is not bytes:
-                part = str(part).encode()
+                part = _SMALL[part] if type(part) is int and 0 <= part < len(_SMALL) else str(part).encode()
             size = len(part)
             append(_HEADS[size] if size < len(_HEADS) else _LONG_LIST.pack(0xDB, size))
             append(part)
     return b"".join(parts)
 
 
+_SMALL = [str(number).encode() for number in range(1_000)]
 _LONG_LIST = Packer(">BI")
 _HEADS = [bytes((0xA0 | size,)) for size in range(32)] + [b"\xda" + size.to_bytes(2, "big") for size in range(32, 4096)]
 

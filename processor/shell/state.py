@@ -1,9 +1,10 @@
 """A ledger's state -> the commands of a flush, and back at the start."""
 
 import itertools
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from processor.core.catalogue import Catalogue, stable_hash
 from processor.core.ledger import Ledger
@@ -121,7 +122,7 @@ class State:
             (packed,) = await self.store.read_many([("GET", self.store.key(b"seen", b"%d" % number))])
             self._spans.add(number)
             if packed:
-                self.ledger.horizon.load(number, array("Q", packed))
+                self.ledger.horizon.load(number, np.frombuffer(packed, np.uint64))
 
     def _note_written(self) -> None:
         tally = self.ledger.tally

@@ -1,0 +1,57 @@
+"""What a ledger's loop reads of an intake's calls, sessions and places, beside its own cells."""
+
+import itertools
+
+import numpy as np
+
+from processor.core.compiled import Numbers, Words
+from processor.core.key_tables import grow
+from processor.core.sessions import Call, Place, Session
+
+
+class Attached:
+    """What the loop reads of an intake's calls and sessions: which cells a call moves, and what a session is called."""
+
+    def __init__(self, calls: list[Call], sessions: list[Session], places: list[Place]) -> None:
+        self.calls = calls
+        self.sessions = sessions
+        self.places = places
+        self.size = 0
+        self.outcomes: Numbers = np.zeros(64, np.int64)
+        self.cells_from: Numbers = np.zeros(64, np.int64)
+        self.cells_to: Numbers = np.zeros(64, np.int64)
+        self.cells: Numbers = np.zeros(64, np.int64)
+        self.cell_count = 0
+        self.widest = 1
+        self.operators: Words = np.zeros(64, np.uint64)
+        self.vias: Words = np.zeros(64, np.uint64)
+        self.session_count = 0
+        self.regions: Words = np.zeros(0, np.uint64)
+
+    def add_sessions(self) -> None:
+        """Take in the sessions and places that are new since the last time."""
+        if len(self.regions) < len(self.places):
+            self.regions = np.array([place.region_hash for place in self.places], np.uint64)
+        known, size = self.session_count, len(self.sessions)
+        if known == size:
+            return
+        fresh = self.sessions[known:]
+        self.operators, self.vias = grow(self.operators, size), grow(self.vias, size)
+        self.operators[known:size] = np.array([session.operator_hash for session in fresh], np.uint64)
+        self.vias[known:size] = np.array([session.via_hash for session in fresh], np.uint64)
+        self.session_count = size
+
+    def reach(self, count: int) -> None:
+        """Have columns for so many calls."""
+        self.outcomes = grow(self.outcomes, count)
+        self.cells_from, self.cells_to = grow(self.cells_from, count), grow(self.cells_to, count)
+
+    def add_calls(self, numbers: list[int], indexes: list[list[int]]) -> None:
+        """Take in calls by number, and the cells of each."""
+        ends = list(itertools.accumulate(map(len, indexes), initial=self.cell_count))
+        self.cells = grow(self.cells, ends[-1])
+        self.cells[self.cell_count : ends[-1]] = list(itertools.chain.from_iterable(indexes))
+        self.cell_count = ends[-1]
+        self.outcomes[numbers] = [self.calls[number].outcome for number in numbers]
+        self.cells_from[numbers], self.cells_to[numbers] = ends[:-1], ends[1:]
+        self.widest = max(self.widest, *map(len, indexes))

@@ -1,0 +1,211 @@
+"""Texts -> batches: rows of records that a scan found plain, and what became of the others.
+
+What is no plain record to the scan is judged by itself, as a value of any form. A record that was good all the same, or lay
+in an envelope, is written anew as a plain one and scanned, so that behind this module there is one form of record only.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from ctypes import string_at
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Raw, Struct
+
+from processor.core.envelopes import judge_payload, judge_payloads, judge_value, read_messages
+from processor.core.principals import decode_user_identity
+from processor.core.records import Judged, Origin, Record, Rejected, decode_record
+from processor.core.scan import (
+    ARNS_FROM,
+    ARNS_TO,
+    END,
+    PARAMETERS_AT,
+    PARAMETERS_END,
+    RAN_OUT,
+    START,
+    Rows,
+    scan_elements,
+)
+
+_NULL = Raw(b"null")
+
+_LOG_EVENTS = b'"logEvents"'
+_NEWLINE = 0x0A
+_ENVELOPE_BYTES = 1_024
+"""Where the key of a CloudWatch Logs batch's events stands, among its first."""
+
+
+class Batch(NamedTuple):
+    """Records in a row. `texts` hold what the addresses in `rows` are addresses of; `origins` says from which row on records
+    are of which source."""
+
+    texts: tuple[bytes | bytearray, ...]
+    rows: Rows
+    origins: tuple[tuple[int, Origin], ...] = ((0, ("", 0)),)
+
+    def read_record(self, row: int) -> Record | None:
+        """A record as an object, None where its text is no UTF-8."""
+        return decode_record(self.read_raw(row))
+
+    def read_raw(self, row: int) -> bytes:
+        return read_bytes(*self.rows.places[row, START : END + 1].tolist())
+
+    def read_parameters(self, row: int) -> bytes:
+        """The JSON of a record's requestParameters, empty where it has none."""
+        return read_bytes(*self.rows.places[row, PARAMETERS_AT : PARAMETERS_END + 1].tolist())
+
+    def read_arn(self, place: int) -> str:
+        """An ARN of `rows.arns`."""
+        quoted = read_bytes(*self.rows.arns[place].tolist())
+        return quoted[1:-1].decode() if b"\\" not in quoted else str(msgspec.json.decode(quoted, type=str))
+
+    def find_origin(self, row: int) -> Origin:
+        return self.origins[bisect_right(self.origins, row, key=itemgetter(0)) - 1][1]
+
+
+def read_bytes(start: int, end: int) -> bytes:
+    """What lies between two addresses of a text that is held."""
+    return string_at(start, end - start)
+
+
+def merge(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one: a loop's start costs what some tens of records do."""
+    if len(batches) == 1:
+        return batches[0]
+    places = np.concatenate([batch.rows.places for batch in batches])
+    row = arn = 0
+    origins: list[tuple[int, Origin]] = []
+    for batch in batches:
+        size = len(batch.rows.places)
+        places[row : row + size, ARNS_FROM : ARNS_TO + 1] += arn
+        origins += ((row + first, origin) for first, origin in batch.origins)
+        row += size
+        arn += len(batch.rows.arns)
+    rows = Rows(
+        places,
+        np.concatenate([batch.rows.hashes for batch in batches]),
+        np.concatenate([batch.rows.arns for batch in batches]),
+        np.concatenate([batch.rows.arn_hashes for batch in batches]),
+        batches[0].rows.odd[:0],
+    )
+    return Batch(tuple(text for batch in batches for text in batch.texts), rows, tuple(origins))
+
+
+class Decoded(Struct, gc=False):
+    """All that a slice held: batches of records, records known to be no IAM call, and rejects."""
+
+    batches: list[Batch]
+    not_iam: list[dict[str, Any]]
+    rejected: list[Rejected]
+
+    def name_origin(self, origin: Origin) -> None:
+        """Say which source all of it is of."""
+        self.batches = [batch._replace(origins=((0, origin),)) for batch in self.batches]
+        for reject in self.rejected:
+            reject.origin = origin
+
+    @property
+    def read(self) -> int:
+        return sum(len(batch.rows.places) for batch in self.batches) + len(self.not_iam) + len(self.rejected)
+
+    @property
+    def records(self) -> list[Record]:
+        """All records as objects, for who wants to look at each."""
+        found = (batch.read_record(row) for batch in self.batches for row in range(len(batch.rows.places)))
+        return [record for record in found if record is not None]
+
+
+def decode_text(text: bytes | bytearray, at: int, end: int) -> tuple[Decoded, int, int]:
+    """The elements of an array from `at` on; the place behind the last whole one, and how the scan ended."""
+    rows, stop, ending = scan_elements(text, at, end)
+    return gather(text, rows), stop, ending
+
+
+def decode_lines(text: bytes | bytearray, at: int, end: int) -> tuple[Decoded | None, int]:
+    """One value a line, and the place behind them; None where it is not so, and each line must be looked at."""
+    rows, stop, ending = scan_elements(text, at, end)
+    count = len(rows.places) + len(rows.odd)
+    if ending == RAN_OUT and count == text.count(b"\n", at, stop) + (text[stop - 1] != _NEWLINE):
+        return gather(text, rows, judge_payload), stop
+    return None, at
+
+
+def gather(text: bytes | bytearray, rows: Rows, judge: Callable[[bytes], Judged] = judge_value) -> Decoded:
+    """The rows of a scan, and between them what `judge` makes of its odd elements."""
+    found = Decoded([], [], [])
+    first = 0
+    for start, stop, before in rows.odd.tolist():
+        odd = bytes(memoryview(text)[start:stop])
+        more = decode_log_batch(odd) if _LOG_EVENTS in odd[:_ENVELOPE_BYTES] else take_in(judge(odd))
+        if more.batches and before > first:
+            found.batches.append(Batch((text,), cut_rows(rows, first, before)))
+            first = before
+        add_decoded(found, more)
+    if first < len(rows.places):
+        found.batches.append(Batch((text,), cut_rows(rows, first, len(rows.places))))
+    return found
+
+
+def cut_rows(rows: Rows, first: int, last: int) -> Rows:
+    """Some rows, with the ARNs that are theirs."""
+    if first == 0 and last == len(rows.places):
+        return rows
+    places = rows.places[first:last].copy()
+    begin, end = int(places[0, ARNS_FROM]), int(places[-1, ARNS_TO])
+    places[:, ARNS_FROM : ARNS_TO + 1] -= begin
+    return Rows(places, rows.hashes[first:last], rows.arns[begin:end], rows.arn_hashes[begin:end], rows.odd[:0])
+
+
+def take_in(judged: Judged) -> Decoded:
+    """What was judged one by one, its records in a batch of their own."""
+    found = Decoded([], judged.not_iam, judged.rejected)
+    if judged.records:
+        text = b"\n".join(map(write_plainly, judged.records))
+        rows, _, _ = scan_elements(text, repaired=True)
+        found.batches.append(Batch((text,), rows))
+    return found
+
+
+def write_plainly(record: Record) -> bytes:
+    """A record's JSON with nothing in it that a scan stops at. Parameters that nest deeper than a scan goes are left out."""
+    who = decode_user_identity(bytes(record.userIdentity))
+    record.userIdentity = _NULL if who is None else Raw(msgspec.json.encode(who))
+    if not bytes(record.requestParameters):
+        record.requestParameters = _NULL
+    written = msgspec.json.encode(record)
+    if len(scan_elements(written, repaired=True)[0].places) == 1:
+        return written
+    record.requestParameters = _NULL
+    return msgspec.json.encode(record)
+
+
+def add_decoded(found: Decoded, more: Decoded) -> None:
+    """Append all of `more` to `found`."""
+    found.batches += more.batches
+    found.not_iam += more.not_iam
+    found.rejected += more.rejected
+
+
+def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
+    """Payloads of any form, unzipped; fast where each is an EventBridge event or a record."""
+    text = payloads[0] if len(payloads) == 1 else b"\n".join(payloads)
+    rows, _, ending = scan_elements(text)
+    if ending == RAN_OUT and len(rows.places) + len(rows.odd) == len(payloads):
+        return gather(text, rows, judge_payload)
+    return take_in(judge_payloads(payloads))
+
+
+def decode_log_batch(batch: bytes) -> Decoded:
+    """A CloudWatch Logs batch, unzipped: fast where every message is a record."""
+    messages = read_messages(batch)
+    if messages is not None:
+        try:
+            text = "\n".join(messages).encode()
+        except UnicodeEncodeError:  # A lone surrogate: such a message is looked at by itself.
+            return take_in(judge_value(batch))
+        rows, _, ending = scan_elements(text)
+        if ending == RAN_OUT and not len(rows.odd) and len(rows.places) == len(messages):
+            return gather(text, rows)
+    return take_in(judge_value(batch))

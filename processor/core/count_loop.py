@@ -1,0 +1,173 @@
+"""The compiled loop that counts uses: duplicates found, cells moved, and what is rare handed back.
+
+A cell is one (principal, action) pair; its numbers are a row here while the process runs.
+"""
+
+import numpy as np
+
+from processor.core.compiled import Numbers, Octets, Words, compiled
+from processor.core.key_tables import EMPTY, combine, find_slot
+from processor.core.sessions import DENIED, SUCCEEDED
+
+COUNT, DENIED_COUNT, FIRST, LAST, FIRST_SUCCESS, LAST_SUCCESS, DAY, DAY_COUNT = range(8)
+CELL_NUMBERS = 8
+"""Columns of a cell."""
+
+CHANGED = 128
+"""Of a cell's marks: it is in the list of changed ones. The low bits say which facets overflowed."""
+
+WHOLE = 1
+"""The low bit of a count in the table of days: it is the day's whole count, not only what is to be added to it. A day's key
+is its cell's number, one more, above 20 bits of the day."""
+
+FACETS_MAX = 16
+FACETS_OF_USE_MAX = FACETS_MAX + 4
+"""What one use may add to one cell: an operator, a region, a via, and resources up to the one that overflows."""
+
+FACET_OPERATOR, FACET_REGION, FACET_RESOURCE, FACET_VIA = range(4)
+"""Indexes of FACETS in usage.py."""
+
+(
+    USES, DENIALS, DUPLICATES, BEYOND, SEEN, CHANGES, DAYS, MET, NEW_FACETS, NEXT,
+) = range(10)  # fmt: skip
+NOTES = 10
+"""Counts of a run of the loop; SEEN and CHANGES go on from what they were. NEXT is the use that it ended before."""
+
+_ONE = np.uint64(1)
+_R20 = np.uint64(20)
+_DAY_SECONDS = 86_400
+
+
+@compiled
+def note_facet(
+    cell: int, facet: int, hashed: np.uint64, marks: Octets, facet_counts: Octets, met: Words, notes: Numbers
+) -> bool:
+    """Whether a value is new to a cell's facet, and must be kept, or marks that there were more than are kept."""
+    if marks[cell] >> np.uint8(facet) & np.uint8(1):
+        return False
+    key = combine(np.uint64(4 * cell + facet + 1), hashed)
+    key = key if key != EMPTY else _ONE
+    slot = find_slot(met, key)
+    if met[slot] != EMPTY:
+        return False
+    if facet_counts[cell, facet] >= FACETS_MAX:
+        marks[cell] |= np.uint8(1 << facet)
+    else:
+        met[slot] = key
+        notes[MET] += 1
+        facet_counts[cell, facet] += np.uint8(1)
+    return True
+
+
+@compiled
+def count_day(cell: int, day: int, doubled: int, keys: Words, counts: Numbers, notes: Numbers) -> None:
+    """Add to the count of a day that is not its cell's newest."""
+    key = (np.uint64(cell + 1) << _R20) | np.uint64(day)
+    slot = find_slot(keys, key)
+    if keys[slot] == EMPTY:
+        keys[slot] = key
+        counts[slot] = 0
+        notes[DAYS] += 1
+    counts[slot] += doubled
+
+
+@compiled
+def move_cell(
+    cell: int,
+    time: int,
+    succeeded: bool,
+    late: bool,
+    cells: Numbers,
+    day_keys: Words,
+    day_counts: Numbers,
+    notes: Numbers,
+) -> None:
+    """Count one use in a cell's numbers; one that is `late` moves its times only."""
+    day = time // _DAY_SECONDS
+    more = 0 if late else 1
+    cells[cell, COUNT] += more
+    newest = cells[cell, DAY]
+    if day == newest:
+        cells[cell, DAY_COUNT] += more
+    elif day > newest:
+        if cells[cell, DAY_COUNT]:
+            count_day(cell, newest, 2 * cells[cell, DAY_COUNT] + WHOLE, day_keys, day_counts, notes)
+        cells[cell, DAY] = day
+        cells[cell, DAY_COUNT] = more
+    elif not late:
+        count_day(cell, day, 2, day_keys, day_counts, notes)
+    cells[cell, FIRST] = min(cells[cell, FIRST], time)
+    cells[cell, LAST] = max(cells[cell, LAST], time)
+    if succeeded:
+        cells[cell, FIRST_SUCCESS] = min(cells[cell, FIRST_SUCCESS], time)
+        cells[cell, LAST_SUCCESS] = max(cells[cell, LAST_SUCCESS], time)
+
+
+@compiled
+def count_loop(
+    order: Numbers, begin: int, end: int, late: bool, until: int,
+    calls: Numbers, sessions: Numbers, where: Numbers, times: Numbers, events: Words,
+    arns_from: Numbers, arns_to: Numbers, arn_hashes: Words,
+    outcomes: Numbers, cells_from: Numbers, cells_to: Numbers, call_cells: Numbers,
+    operators: Words, vias: Words, regions: Words,
+    seen: Words, log: Words,
+    cells: Numbers, marks: Octets, facet_counts: Octets, met: Words,
+    changed: Numbers, day_keys: Words, day_counts: Numbers, facets: Numbers, notes: Numbers,
+) -> None:  # fmt: skip
+    """Count the uses `order[begin:end]`, all of one span of the horizon (`late`: of one that it has forgotten). Ends early
+    where there may be no room for what one more use would hand back."""
+    for at in range(begin, end):
+        use = order[at]
+        call = calls[use]
+        first_cell, last_cell = cells_from[call], cells_to[call]
+        wanted = (last_cell - first_cell) * min(3 + arns_to[use] - arns_from[use], FACETS_OF_USE_MAX)
+        if notes[NEW_FACETS] + wanted > len(facets):
+            notes[NEXT] = at
+            return
+        denied = outcomes[call] == DENIED
+        if not late:
+            event = events[use] if events[use] != EMPTY else _ONE
+            slot = find_slot(seen, event)
+            if seen[slot] != EMPTY:
+                notes[DUPLICATES] += 1
+                continue
+            seen[slot] = event
+            log[notes[SEEN]] = event
+            notes[SEEN] += 1
+        notes[DENIALS if denied else USES] += 1
+        time = times[use]
+        if time > until:
+            notes[BEYOND] += 0 if late else 1
+            continue
+        if denied and late:
+            continue
+        for place in range(first_cell, last_cell):
+            cell = call_cells[place]
+            if marks[cell] & np.uint8(CHANGED) == 0:
+                marks[cell] |= np.uint8(CHANGED)
+                changed[notes[CHANGES]] = cell
+                notes[CHANGES] += 1
+            if denied:
+                cells[cell, DENIED_COUNT] += 1
+                continue
+            move_cell(cell, times[use], outcomes[call] == SUCCEEDED, late, cells, day_keys, day_counts, notes)
+            session = sessions[use]
+            if note_facet(cell, FACET_OPERATOR, operators[session], marks, facet_counts, met, notes):
+                row = notes[NEW_FACETS]
+                facets[row, 0], facets[row, 1], facets[row, 2] = cell, FACET_OPERATOR, session
+                notes[NEW_FACETS] = row + 1
+            region = regions[where[use]]
+            if note_facet(cell, FACET_REGION, region, marks, facet_counts, met, notes):
+                row = notes[NEW_FACETS]
+                facets[row, 0], facets[row, 1], facets[row, 2] = cell, FACET_REGION, where[use]
+                notes[NEW_FACETS] = row + 1
+            if vias[session] != EMPTY and note_facet(cell, FACET_VIA, vias[session], marks, facet_counts, met, notes):
+                row = notes[NEW_FACETS]
+                facets[row, 0], facets[row, 1], facets[row, 2] = cell, FACET_VIA, session
+                notes[NEW_FACETS] = row + 1
+            for arn in range(arns_from[use], arns_to[use]):
+                if note_facet(cell, FACET_RESOURCE, arn_hashes[arn], marks, facet_counts, met, notes):
+                    row = notes[NEW_FACETS]
+                    facets[row, 0], facets[row, 1], facets[row, 2] = cell, FACET_RESOURCE, arn
+                    notes[NEW_FACETS] = row + 1
+    notes[NEXT] = end

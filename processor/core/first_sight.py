@@ -1,0 +1,126 @@
+"""What an intake does with a session, shape, place or call that it meets for the first time: it gets a number, and is then
+known to the loop by a hash."""
+
+from ctypes import string_at
+
+from processor.core.actions import ActionMap
+from processor.core.batches import Batch
+from processor.core.memory import Memory, Pending
+from processor.core.principals import Known, decode_user_identity, resolve_caller
+from processor.core.records import NOT_IAM_SOURCES, Record, is_denied, is_not_iam
+from processor.core.resolve_loop import LOOKED_AT, NO_PRINCIPAL, NOBODY, OUT_OF_SCOPE, PLAIN, PROVED
+from processor.core.scan import PLACE, SHAPE, WHO_AT, WHO_END
+from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Actor, Call, Place, Scope, Session, Shape
+
+NO_ACTOR = Actor(None, "rejected", NOBODY)
+BAD = "undecodable"
+NOT_IAM = "not_iam"
+"""Why a shape's records are no uses: one of them was no UTF-8, so that each must be looked at; no IAM action's."""
+
+
+class FirstSight:
+    """Opens what is new in `memory`. `known` are the inventory's principals by unique id."""
+
+    def __init__(self, actions: ActionMap, scope: Scope, known: Known) -> None:
+        self.memory = Memory()
+        self._actions = actions
+        self._scope = scope
+        self._known = known
+
+    def forget_when_full(self) -> None:
+        if self.memory.is_full():
+            self.memory = Memory()
+
+    def find_session(self, batch: Batch, row: int, caller: int, pending: Pending) -> int:
+        """The number of a record's session, opened where it is new; `caller` is the hash of its userIdentity."""
+        number = self.memory.session_keys.get(caller)
+        if number is None:
+            start, end = batch.rows.places[row, WHO_AT : WHO_END + 1].tolist()
+            number = self.memory.add_session(self._open_session(string_at(start, end - start)))
+            self.memory.session_keys[caller] = number
+            pending.sessions.append(caller)
+        return number
+
+    def _open_session(self, raw: bytes) -> Session:
+        found = decode_user_identity(raw)
+        if found is None:
+            return Session(NO_ACTOR, "", "", "")
+        caller = resolve_caller(found, self._known)
+        principal = caller.principal
+        key = ("", None, "") if principal is None else (principal.arn, principal.unique_id, principal.kind)
+        actor = self.memory.actors.get(key)
+        if actor is None:
+            excluded = "no_principal" if principal is None else None
+            if principal is not None and not self._scope.covers(principal):
+                excluded = "out_of_scope"
+            actor = self.memory.actors[key] = Actor(principal, excluded, len(self.memory.actors))
+        account_id = found.accountId or (principal.account_id if principal is not None else "")
+        return Session(actor, caller.operator, caller.via, account_id)
+
+    def find_shape(self, batch: Batch, row: int, pending: Pending) -> int:
+        """The number of a record's shape, read where it is new."""
+        hashed = int(batch.rows.hashes[row, SHAPE])
+        number = self.memory.shape_keys.get(hashed)
+        if number is not None and self.memory.shapes[number].stop != BAD:
+            return number
+        record = batch.read_record(row)
+        # What is no UTF-8 may be another field of the record: the next one of its shape is looked at, too.
+        shape = Shape("", "", None, FAILED, BAD) if record is None else self._read_shape(record)
+        key = shape.event_source, shape.event_name, shape.outcome, shape.stop
+        number = self.memory.shape_numbers.get(key)
+        if number is None:
+            number = self.memory.shape_numbers[key] = len(self.memory.shapes)
+            self.memory.shapes.append(shape)
+        self.memory.shape_keys[hashed] = number
+        pending.shapes.append(hashed)
+        return number
+
+    def _read_shape(self, record: Record) -> Shape:
+        source, name, code = record.eventSource, record.eventName, record.errorCode
+        not_iam = is_not_iam(record.eventType, record.eventCategory, source)
+        rules = self.memory.rules
+        rule = rules.get((source, name))
+        if rule is None and (source, name) not in rules:
+            # The catalogue has actions of sign-in, but its events are not decided by IAM as those of other services are.
+            rule = rules[source, name] = None if source in NOT_IAM_SOURCES else self._actions.lookup(source, name)
+        outcome = SUCCEEDED if not code else DENIED if is_denied(code, source) else FAILED
+        return Shape(source, name, rule, outcome, NOT_IAM if not_iam else "")
+
+    def find_place(self, batch: Batch, row: int, pending: Pending) -> int:
+        """The number of a record's place, read where it is new."""
+        hashed = int(batch.rows.hashes[row, PLACE])
+        number = self.memory.place_keys.get(hashed)
+        if number is None:
+            record = batch.read_record(row)
+            pending.places.append(hashed)
+            number = self.memory.add_place(
+                Place(None, None) if record is None else Place(record.awsRegion, record.recipientAccountId)
+            )
+            if record is not None:
+                self.memory.place_keys[hashed] = number
+        return number
+
+    def open_call(self, key: int, actor: Actor, shape: Shape) -> Call:
+        """The call of an actor and a shape, whose `key` the loop knows it by."""
+        rule = shape.rule
+        number = self.memory.call_keys[key] = len(self.memory.calls)
+        actions = rule.unproved if rule is not None else ()
+        call = Call(actor, rule, actions, shape.outcome, number)
+        if actor.excluded is not None:
+            kind = NO_PRINCIPAL if actor.excluded == "no_principal" else OUT_OF_SCOPE
+        elif rule is None:
+            kind = LOOKED_AT
+        else:
+            kind = PLAIN if rule.proves is None else PROVED
+        self.memory.add_call(call, kind)
+        return call
+
+    def find_other(self, call: Call, actions: tuple[int, ...]) -> Call:
+        """The same call with other actions."""
+        found = call.others.get(actions)
+        if found is None:
+            number = len(self.memory.calls)
+            found = Call(call.actor, call.rule, actions, call.outcome, number)
+            call.others[actions] = found
+            self.memory.add_call(found, PROVED)
+        return found

@@ -1,0 +1,155 @@
+"""A hash of bytes, and tables of 64-bit keys that compiled loops and Python share."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from processor.core.compiled import Numbers, Words, compiled, load_some, load_word
+
+EMPTY = np.uint64(0)
+"""The key of a free slot; a hash that is 0 by chance is taken for 1."""
+
+_ONE = np.uint64(1)
+_PRIME_1 = np.uint64(0x9E3779B185EBCA87)
+_PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
+_PRIME_3 = np.uint64(0x165667B19E3779F9)
+_PRIME_4 = np.uint64(0x85EBCA77C2B2AE63)
+_R29, _R32, _R33, _R35 = np.uint64(29), np.uint64(32), np.uint64(33), np.uint64(35)
+
+
+@compiled
+def mix(word: np.uint64) -> np.uint64:
+    """A bijection in which every bit moves every other."""
+    word ^= word >> _R33
+    word *= _PRIME_2
+    word ^= word >> _R29
+    word *= _PRIME_3
+    return word ^ (word >> _R32)
+
+
+@compiled
+def combine(hashed: np.uint64, word: np.uint64) -> np.uint64:
+    """A hash of a hash and what follows it."""
+    mixed = (hashed ^ word) * _PRIME_1
+    return (mixed << _R29) | (mixed >> _R35)
+
+
+@compiled
+def hash_bytes(text: int, at: int, end: int, seed: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """A 64-bit hash of some bytes, and all words of them or-ed (a high bit says that not all are ASCII). Four lanes, as
+    XXH64 has them; never 0."""
+    first, second, third, fourth = seed ^ _PRIME_1, seed ^ _PRIME_2, seed ^ _PRIME_3, seed ^ _PRIME_4
+    seen = EMPTY
+    place = at
+    while place + 32 <= end:
+        a, b = load_word(text, place), load_word(text, place + 8)
+        c, d = load_word(text, place + 16), load_word(text, place + 24)
+        seen |= a | b | c | d
+        first, second = combine(first, a), combine(second, b)
+        third, fourth = combine(third, c), combine(fourth, d)
+        place += 32
+    while place < end:
+        word = load_some(text, place, end)
+        seen |= word
+        first, second = second, combine(first, word)
+        place += 8
+    size = np.uint64(end - at)
+    hashed = mix(combine(combine(combine(first, second), third), fourth) ^ size)
+    return (hashed if hashed != EMPTY else _ONE), seen
+
+
+@compiled
+def find_slot(keys: Words, key: np.uint64) -> int:
+    """Where a key is, or the free slot that it would take. `keys` has a power of two of slots, one of them free."""
+    mask = np.uint64(len(keys) - 1)
+    slot = ((key * _PRIME_1) >> _R32) & mask
+    while keys[slot] != key and keys[slot] != EMPTY:
+        slot = (slot + _ONE) & mask
+    return int(slot)
+
+
+@compiled
+def spread_keys(old: Words, keys: Words) -> None:
+    """Put all keys of a table into another."""
+    for key in old:
+        if key != EMPTY:
+            keys[find_slot(keys, key)] = key
+
+
+@compiled
+def spread_pairs(old: Words, held: Numbers, keys: Words, values: Numbers) -> None:
+    """Put all keys of a table, and the values beside them, into another."""
+    for at in range(len(old)):
+        if old[at] != EMPTY:
+            slot = find_slot(keys, old[at])
+            keys[slot] = old[at]
+            values[slot] = held[at]
+
+
+@compiled
+def put_pairs(new: Words, given: Numbers, keys: Words, values: Numbers) -> int:
+    """Put keys and values into a table that has room; answers how many of the keys were new."""
+    count = 0
+    for at in range(len(new)):
+        slot = find_slot(keys, new[at])
+        if keys[slot] == EMPTY:
+            keys[slot] = new[at]
+            count += 1
+        values[slot] = given[at]
+    return count
+
+
+def size_table(count: int) -> int:
+    """Slots for so many keys, more than half of them free."""
+    size: int = 1 << max(6, (2 * count).bit_length())
+    return size
+
+
+class KeySet:
+    """64-bit keys, none of them 0: 16 to 32 bytes each."""
+
+    __slots__ = ("count", "keys")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.keys: Words = np.zeros(size_table(0), np.uint64)
+
+    def reserve(self, more: int) -> None:
+        """Make room, so that a compiled loop may put in `more` keys itself, and count them."""
+        if 2 * (self.count + more) > len(self.keys):
+            old, self.keys = self.keys, np.zeros(size_table(self.count + more), np.uint64)
+            spread_keys(old, self.keys)
+
+
+class KeyTable:
+    """Numbers by 64-bit keys, none of them 0."""
+
+    __slots__ = ("count", "keys", "values")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.keys: Words = np.zeros(size_table(0), np.uint64)
+        self.values: Numbers = np.zeros(len(self.keys), np.int64)
+
+    def reserve(self, more: int) -> None:
+        if 2 * (self.count + more) > len(self.keys):
+            old, held = self.keys, self.values
+            self.keys = np.zeros(size_table(self.count + more), np.uint64)
+            self.values = np.zeros(len(self.keys), np.int64)
+            spread_pairs(old, held, self.keys, self.values)
+
+    def put_all(self, keys: list[int], values: list[int]) -> None:
+        """Put in keys, or give those that are there other values."""
+        if keys:
+            self.reserve(len(keys))
+            self.count += int(put_pairs(np.array(keys, np.uint64), np.array(values, np.int64), self.keys, self.values))
+
+
+def grow(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """The array, or one at least twice as long that begins like it and goes on with zeros, where it is too short."""
+    if size <= len(array):
+        return array
+    grown = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    grown[: len(array)] = array
+    return grown

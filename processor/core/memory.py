@@ -1,0 +1,115 @@
+"""What an intake has met: sessions, shapes, places and calls by number, with the columns that its loop reads of them."""
+
+import numpy as np
+
+from processor.core.actions import ALL_GRAMS, ActionRule
+from processor.core.compiled import Numbers, Words
+from processor.core.key_tables import KeyTable, grow
+from processor.core.resolve_loop import NO_LOG, UNKNOWN
+from processor.core.sessions import Actor, Call, Place, Session, Shape
+
+SESSIONS_MAX = 65_536
+CALLERS_MAX = 262_144
+CALLS_MAX = 131_072
+SHAPES_MAX = 16_384
+PLACES_MAX = 16_384
+"""Bounds of what is remembered; where one is passed all is forgotten before the next batch, as the same things soon come
+again."""
+
+
+class Memory:
+    """Python's side of it is dicts and lists; `settle` brings the tables and columns up to them, many at a time."""
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+        self.shapes: list[Shape] = []
+        self.places: list[Place] = []
+        self.calls: list[Call] = []
+        self.rules: dict[tuple[str, str], ActionRule | None] = {}
+        self.shape_numbers: dict[tuple[str, str, int, str], int] = {}
+        self.actors: dict[tuple[str, str | None, str], Actor] = {}
+        self.by_who, self.by_caller = KeyTable(), KeyTable()
+        self.by_shape, self.by_place, self.by_call = KeyTable(), KeyTable(), KeyTable()
+        self.session_keys: dict[int, int] = {}
+        self.shape_keys: dict[int, int] = {}
+        self.place_keys: dict[int, int] = {}
+        self.call_keys: dict[int, int] = {}
+        self.actor_numbers: Numbers = np.zeros(64, np.int64)
+        self.stops: Numbers = np.zeros(64, np.int64)
+        self.kinds: Numbers = np.zeros(64, np.int64)
+        self.grams: Words = np.zeros(64, np.uint64)
+        self.session_logs: Numbers = np.zeros(64, np.int64)
+        self.place_logs: Numbers = np.zeros(64, np.int64)
+        self.salts: Words = np.zeros(64, np.uint64)
+        self._fresh_kinds: list[int] = []
+        self._settled = (0, 0, 0)
+
+    def is_full(self) -> bool:
+        """Whether a bound was passed."""
+        return (
+            len(self.sessions) > SESSIONS_MAX
+            or self.by_who.count > CALLERS_MAX
+            or len(self.calls) > CALLS_MAX
+            or len(self.shapes) > SHAPES_MAX
+            or len(self.places) > PLACES_MAX
+        )
+
+    def reserve(self, rows: int) -> None:
+        """Make room in all tables for what so many rows may bring."""
+        for table in (self.by_who, self.by_caller, self.by_shape, self.by_place, self.by_call):
+            table.reserve(rows)
+
+    def add_session(self, session: Session) -> int:
+        number = len(self.sessions)
+        self.sessions.append(session)
+        self.session_logs = grow(self.session_logs, number + 1)
+        self.session_logs[number] = NO_LOG
+        return number
+
+    def add_place(self, place: Place) -> int:
+        number = len(self.places)
+        self.places.append(place)
+        self.place_logs = grow(self.place_logs, number + 1)
+        self.place_logs[number] = NO_LOG
+        return number
+
+    def add_call(self, call: Call, kind: int) -> None:
+        self.calls.append(call)
+        self._fresh_kinds.append(kind)
+
+    def settle(self, pending: "Pending") -> None:
+        """Write what was added since the last time, and give the keys of `pending` their numbers."""
+        sessions, shapes, calls = self._settled
+        size = len(self.sessions)
+        self.actor_numbers = grow(self.actor_numbers, size)
+        self.actor_numbers[sessions:size] = [session.actor.number for session in self.sessions[sessions:]]
+        self.stops = grow(self.stops, len(self.shapes))
+        self.stops[shapes : len(self.shapes)] = [bool(shape.stop) for shape in self.shapes[shapes:]]
+        size, fresh = len(self.calls), self.calls[calls:]
+        self.kinds, self.grams = grow(self.kinds, size), grow(self.grams, size)
+        self.salts = grow(self.salts, size)
+        self.kinds[calls:size] = self._fresh_kinds
+        grams = [ALL_GRAMS if call.rule is None else call.rule.grams for call in fresh]
+        self.grams[calls:size] = np.array(grams, np.uint64)
+        self.salts[calls:size] = np.array([call.salt for call in fresh], np.uint64)
+        self._fresh_kinds = []
+        self._settled = (len(self.sessions), len(self.shapes), size)
+        for table, known, keys in (
+            (self.by_caller, self.session_keys, pending.sessions),
+            (self.by_shape, self.shape_keys, pending.shapes),
+            (self.by_place, self.place_keys, pending.places),
+            (self.by_call, self.call_keys, pending.calls),
+        ):
+            table.put_all(keys, [known.get(key, UNKNOWN) for key in keys])
+
+
+class Pending:
+    """Keys that rows asked about, and whose numbers the tables do not have."""
+
+    __slots__ = ("calls", "places", "sessions", "shapes")
+
+    def __init__(self) -> None:
+        self.sessions: list[int] = []
+        self.shapes: list[int] = []
+        self.places: list[int] = []
+        self.calls: list[int] = []

@@ -1,0 +1,149 @@
+"""The compiled loop that turns rows into uses: for each row its session, its shape, the call that the two make, and its time.
+
+What is met for the first time gets a place in its table at once, with PENDING as its value, and its row is handed back;
+rows that meet something pending are done in a second pass. So each new thing is looked at once, however often it occurs.
+"""
+
+import numpy as np
+
+from processor.core.caller_hash import hash_caller
+from processor.core.compiled import Numbers, Words, compiled, load_octet, load_some, load_word
+from processor.core.key_tables import EMPTY, find_slot, hash_bytes
+from processor.core.scan import EVENT, PARAMETERS_AT, PARAMETERS_END, PLACE, SHAPE, TIME, WHO_AT, WHO_END
+
+PENDING = -1
+UNKNOWN = -2
+"""Values of keys that have no number: PENDING until the caller has looked at the row that it was met in; UNKNOWN where
+that gave it none, so that it asks again."""
+
+NOBODY = -1
+"""The actor of a session whose userIdentity is no object."""
+
+PLAIN, PROVED, NO_PRINCIPAL, OUT_OF_SCOPE, LOOKED_AT = range(5)
+"""What becomes of a call's records: uses as they are; uses by what the parameters prove; none, counted in one of two classes;
+none, each looked at."""
+
+NO_CALL = -1
+
+(
+    NEW_CALLERS, NEW_SESSIONS, NEW_SHAPES, NEW_PLACES, NEW_CALLS, NEWEST, SECOND_NEWEST, UNTIL, FUTURE, LOGS_MOVED, ASKED,
+    PROOFS, LATER, NOBODYS, OUTSIDE,
+) = range(15)  # fmt: skip
+NOTES = 15
+"""What the loop takes and leaves: new keys by table, times, and how many rows it hands back."""
+
+ROW, SESSION, SHAPE_NUMBER, PLACE_NUMBER = range(4)
+"""Columns of the rows that are asked about: what is known of each, negative where it is not."""
+
+NO_LOG = -1
+
+GRAM_PRIME = 0x9E3779B185EBCA87
+_GRAM_PRIME = np.uint64(GRAM_PRIME)
+_ONE = np.uint64(1)
+_R32, _R58 = np.uint64(32), np.uint64(58)
+_LOW = np.uint64(0xFFFFFFFF)
+
+
+@compiled
+def key_of_call(actor: int, shape: int) -> np.uint64:
+    """Exact: both are small numbers."""
+    return ((np.uint64(actor) << _R32) | np.uint64(shape)) + _ONE
+
+
+@compiled
+def find_grams(text: int, at: int, end: int) -> np.uint64:
+    """One of 64 bits for each four bytes that begin with a quote or a colon, as the needles of proofs do."""
+    grams = EMPTY
+    while at + 8 <= end:
+        octet = load_octet(text, at)
+        if octet == 0x22 or octet == 0x3A:
+            grams |= _ONE << (((load_word(text, at) & _LOW) * _GRAM_PRIME) >> _R58)
+        at += 1
+    while at + 4 <= end:
+        octet = load_octet(text, at)
+        if octet == 0x22 or octet == 0x3A:
+            grams |= _ONE << (((load_some(text, at, at + 4)) * _GRAM_PRIME) >> _R58)
+        at += 1
+    return grams
+
+
+@compiled
+def find_or_add(keys: Words, values: Numbers, key: np.uint64, notes: Numbers, count: int) -> int:
+    """The value of a key; UNKNOWN for one that was not there, and is PENDING now."""
+    slot = find_slot(keys, key)
+    if keys[slot] == EMPTY:
+        keys[slot] = key
+        values[slot] = PENDING
+        notes[count] += 1
+        return UNKNOWN
+    return int(values[slot])
+
+
+@compiled
+def resolve_loop(
+    seed: np.uint64, todo: Numbers, places: Numbers, hashes: Words,
+    who_keys: Words, who_values: Numbers, session_keys: Words, session_values: Numbers, actors: Numbers,
+    session_logs: Numbers,
+    shape_keys: Words, shape_values: Numbers, stops: Numbers, place_keys: Words, place_values: Numbers,
+    place_logs: Numbers, call_keys: Words, call_values: Numbers, kinds: Numbers, salts: Words, call_grams: Words,
+    firsts: Numbers, notes: Numbers,
+    calls: Numbers, sessions: Numbers, where: Numbers, times: Numbers, events: Words,
+    asked: Numbers, callers_asked: Words, proofs: Numbers, later: Numbers,
+) -> None:  # fmt: skip
+    """Fill `calls`, `sessions`, `where`, `times` and `events` for the rows in `todo`. `asked` are rows for the caller to look
+    at, `proofs` those (filled in) whose parameters it must read, `later` those to be done once it has. Places are addresses:
+    the text is all of memory."""
+    newest, second, until, future = notes[NEWEST], notes[SECOND_NEWEST], notes[UNTIL], notes[FUTURE]
+    asking = proving = waiting = 0
+    for row in todo:
+        who_at, who_end = places[row, WHO_AT], places[row, WHO_END]
+        who, _ = hash_bytes(0, who_at, who_end, seed)
+        session = find_or_add(who_keys, who_values, who, notes, NEW_CALLERS)
+        caller = EMPTY
+        if session < 0:
+            caller = hash_caller(0, who_at, who_end, seed)
+            session = find_or_add(session_keys, session_values, caller, notes, NEW_SESSIONS)
+            if session >= 0:
+                who_values[find_slot(who_keys, who)] = session
+        shape = find_or_add(shape_keys, shape_values, hashes[row, SHAPE], notes, NEW_SHAPES)
+        place = find_or_add(place_keys, place_values, hashes[row, PLACE], notes, NEW_PLACES)
+        call = UNKNOWN
+        if session >= 0 and shape >= 0 and place >= 0 and actors[session] != NOBODY and stops[shape] == 0:
+            call = find_or_add(call_keys, call_values, key_of_call(actors[session], shape), notes, NEW_CALLS)
+        # A row that made something pending is never put off, so that in the end nothing is.
+        fresh = session == UNKNOWN or shape == UNKNOWN or place == UNKNOWN
+        pending = session == PENDING or shape == PENDING or place == PENDING or call == PENDING
+        if pending and not fresh:
+            later[waiting] = row
+            waiting += 1
+            continue
+        time = places[row, TIME]
+        log = NO_LOG
+        if session >= 0 and place >= 0:
+            log = place_logs[place] if place_logs[place] != NO_LOG else session_logs[session]
+        if call < 0 or log == NO_LOG or time == 0 or time > future or kinds[call] == LOOKED_AT:
+            asked[asking, ROW], asked[asking, SESSION] = row, session
+            asked[asking, SHAPE_NUMBER], asked[asking, PLACE_NUMBER] = shape, place
+            callers_asked[asking] = caller
+            asking += 1
+            continue
+        if time <= until:
+            if time < firsts[log]:
+                firsts[log] = time
+                notes[LOGS_MOVED] = 1
+            if time > newest:
+                second = newest
+                newest = time
+            elif time > second and time != newest:
+                second = time
+        kind = kinds[call]
+        if kind in (NO_PRINCIPAL, OUT_OF_SCOPE):
+            notes[NOBODYS if kind == NO_PRINCIPAL else OUTSIDE] += 1
+            continue
+        if kind == PROVED and call_grams[call] & find_grams(0, places[row, PARAMETERS_AT], places[row, PARAMETERS_END]):
+            proofs[proving] = row
+            proving += 1
+        calls[row], sessions[row], where[row], times[row] = call, session, place, time
+        events[row] = hashes[row, EVENT] ^ salts[call]
+    notes[NEWEST], notes[SECOND_NEWEST] = newest, second
+    notes[ASKED], notes[PROOFS], notes[LATER] = asking, proving, waiting

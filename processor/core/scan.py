@@ -1,0 +1,279 @@
+"""JSON text -> rows: one compiled pass over many records, which makes no object of any.
+
+A row says where a record and the parts of it lie that are looked at, its time, and hashes of what it may have in common
+with others. What is no plain record (a field of a wrong type, an envelope, a number) is left to the decoders that look at
+one record at a time, by the place where it lies.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from processor.core.compiled import (
+    Numbers,
+    Words,
+    address_of,
+    compiled,
+    load_number,
+    load_octet,
+    store_number,
+)
+from processor.core.fields import (
+    DETAIL,
+    HIGH,
+    ID,
+    PARAMETERS,
+    PLACE_FIELDS,
+    RESOURCES,
+    SEED,
+    SHAPE_FIELDS,
+    UNSURE,
+    WHEN,
+    WHO,
+    end_of,
+    hash_event,
+    hash_fields,
+    is_plain,
+    is_text,
+    is_text_or_none,
+    scan_fields,
+    start_of,
+)
+from processor.core.json_scan import has_escapes, peek, skip_key, skip_space, skip_value
+from processor.core.key_tables import EMPTY, hash_bytes
+
+(START, END, TIME, WHO_AT, WHO_END, PARAMETERS_AT, PARAMETERS_END, ARNS_FROM, ARNS_TO) = range(9)
+PLACES = 9
+"""Columns of `Rows.places`. Places are addresses, so that rows of several texts can stand together. TIME is in seconds since
+1970, 0 where it is not in CloudTrail's own form. The places of the parameters are one where a record has none. ARNS_FROM
+to ARNS_TO are rows of `Rows.arns`."""
+
+SHAPE, PLACE, EVENT = range(3)
+"""Columns of `Rows.hashes`: of what was called, and how that ended; of where (region and account); of the event's id."""
+
+RECORD_BYTES_MIN = 76
+ARN_BYTES_MIN = 10
+"""No record and no ARN in a list can be shorter: arrays are made long enough by them."""
+
+ODD_MAX = 4_096
+"""Of one scan; it ends early, between two elements, where there are more."""
+
+RAN_OUT, CLOSED, CUT, BROKEN = range(4)
+"""How a scan ends: between two elements; behind the `]` of its array; in an element that goes on behind the text; at one
+that is no JSON."""
+
+_ROWS, _ARNS, _ODD, _ENDING = range(4)
+"""Of the notes of a scan: how many of each it wrote, and how it ended."""
+
+_MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
+_DAY_SECONDS = 86_400
+_TIME_MAX = 2**32 - 1
+
+
+class Rows(NamedTuple):
+    """What a scan found. `places` and `hashes` have a row a record; `arns` a row an ARN of `resources`, as (at, end), with
+    `arn_hashes`; `odd` the elements that are no plain records, as (at, end, rows before it); these two
+    are places in the text."""
+
+    places: Numbers
+    hashes: Words
+    arns: Numbers
+    arn_hashes: Words
+    odd: Numbers
+
+
+@compiled
+def read_digits(text: int, at: int, count: int) -> int:
+    """A number of so many digits, negative where one is none."""
+    number = 0
+    for place in range(at, at + count):
+        digit = load_octet(text, place) - 0x30
+        if digit < 0 or digit > 9:
+            return -1_000_000
+        number = number * 10 + digit
+    return number
+
+
+@compiled
+def read_time(text: int, at: int, end: int) -> int:
+    """Seconds since 1970 of the string `"YYYY-MM-DDTHH:MM:SSZ"`, its quotes included; 0 for any other."""
+    if (
+        end - at != 22 or load_octet(text, at + 5) != 0x2D or load_octet(text, at + 8) != 0x2D or load_octet(text, at + 11) != 0x54
+        or load_octet(text, at + 14) != 0x3A or load_octet(text, at + 17) != 0x3A or load_octet(text, at + 20) != 0x5A
+    ):  # fmt: skip
+        return 0
+    year, month, day = read_digits(text, at + 1, 4), read_digits(text, at + 6, 2), read_digits(text, at + 9, 2)
+    hour, minute, second = read_digits(text, at + 12, 2), read_digits(text, at + 15, 2), read_digits(text, at + 18, 2)
+    if (
+        year < 1970
+        or not 1 <= month <= 12
+        or day < 1
+        or not 0 <= hour <= 23
+        or not 0 <= minute <= 59
+        or not 0 <= second <= 59
+    ):
+        return 0
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if day > _MONTH_DAYS[month] + (1 if leap and month == 2 else 0):
+        return 0
+    # Days before a civil date, with years that begin in March (Howard Hinnant, chrono-compatible date algorithms).
+    marched = year - (1 if month <= 2 else 0)
+    days = 365 * marched + marched // 4 - marched // 100 + marched // 400
+    days += (153 * (month + (9 if month <= 2 else -3)) + 2) // 5 + day - 1 - 719_468
+    time = days * _DAY_SECONDS + hour * 3_600 + minute * 60 + second
+    return time if _DAY_SECONDS <= time <= _TIME_MAX else 0
+
+
+@compiled
+def find_arn(text: int, at: int, end: int, found: int) -> int:
+    """Note at `found` where the value of `ARN` lies in an object, 0 where there is none; answers the place behind the
+    object, or -1 where a key has escapes, and may be any."""
+    store_number(found, 0, 0)
+    store_number(found, 1, 0)
+    at = skip_space(text, at + 1, end)
+    while load_octet(text, at) != 0x7D:
+        key = at + 1
+        at = skip_key(text, at, end)
+        stop = skip_value(text, at, end)
+        if load_octet(text, key) == 0x41 and load_octet(text, key + 1) == 0x52 and load_octet(text, key + 2) == 0x4E:
+            if load_octet(text, key + 3) == 0x22:
+                store_number(found, 0, at)
+                store_number(found, 1, stop)
+        elif has_escapes(text, key, at):
+            return -1
+        at = skip_space(text, stop, end)
+        if load_octet(text, at) == 0x2C:
+            at = skip_space(text, at + 1, end)
+    return at + 1
+
+
+@compiled
+def scan_arns(
+    text: int, at: int, end: int, repaired: bool, found: int, arns: Numbers, hashes: Words, count: int
+) -> int:
+    """Write a row for each ARN in a list of resources, whose JSON is known to be good, behind `count` others; answers how
+    many there are then, or -1 where an element is no plain resource."""
+    at = skip_space(text, at + 1, end)
+    while load_octet(text, at) != 0x5D:
+        if load_octet(text, at) != 0x7B:
+            return -1
+        at = find_arn(text, at, end, found)
+        if at < 0:
+            return -1
+        begin, stop = load_number(found, 0), load_number(found, 1)
+        if stop:
+            if load_octet(text, begin) == 0x22:
+                if count == len(hashes):
+                    return -1
+                hashed, seen = hash_bytes(text, begin + 1, stop - 1, SEED)
+                if not repaired and (seen & HIGH or has_escapes(text, begin, stop)):
+                    return -1
+                arns[count, 0], arns[count, 1], hashes[count] = text + begin, text + stop, hashed
+                count += 1
+            elif load_octet(text, begin) != 0x6E:
+                return -1
+        at = skip_space(text, at, end)
+        if load_octet(text, at) == 0x2C:
+            at = skip_space(text, at + 1, end)
+    return count
+
+
+@compiled
+def scan_loop(
+    text: int, at: int, end: int, repaired: bool, spans: int, found: int, notes: Numbers, places: Numbers, hashes: Words,
+    arns: Numbers, arn_hashes: Words, odd: Numbers,
+) -> int:  # fmt: skip
+    """Every element from `at` on, separated by commas or white space; answers the place behind the last whole one."""
+    row = listed = strange = 0
+    ending = RAN_OUT
+    while True:
+        at = skip_space(text, at, end)
+        while peek(text, at, end) == 0x2C:
+            at = skip_space(text, at + 1, end)
+        first = peek(text, at, end)
+        if at >= end or strange == len(odd) or row == len(places):
+            break
+        if first == 0x5D:
+            ending = CLOSED
+            at += 1
+            break
+        stop = scan_fields(text, at, end, spans, repaired) if first == 0x7B else skip_value(text, at, end)
+        if stop < 0:
+            ending = CUT if -stop - 1 >= end else BROKEN
+            break
+        start, close = at, stop
+        if first == 0x7B and not is_text(text, spans, ID, 0) and end_of(spans, DETAIL) > 0:
+            start, close = start_of(spans, DETAIL), end_of(spans, DETAIL)
+            if load_octet(text, start) == 0x7B and load_number(spans, UNSURE) == 0:
+                scan_fields(text, start, close, spans, repaired)
+        count = -1
+        if first == 0x7B and load_number(spans, UNSURE) == 0 and is_plain(text, spans):
+            shape, seen = hash_fields(text, spans, SHAPE_FIELDS)
+            place, more = hash_fields(text, spans, PLACE_FIELDS)
+            event, words = hash_event(text, spans)
+            time = read_time(text, start_of(spans, WHEN), end_of(spans, WHEN))
+            if repaired or (time != 0 and (seen | more | words) & HIGH == EMPTY):
+                count = listed
+                if not is_text_or_none(text, spans, RESOURCES):
+                    at_list = start_of(spans, RESOURCES)
+                    if load_octet(text, at_list) == 0x5B:
+                        count = scan_arns(text, at_list, close, repaired, found, arns, arn_hashes, listed)
+                    else:
+                        count = -1
+                elif is_text(text, spans, RESOURCES, 0):
+                    count = -1
+        if count < 0:
+            odd[strange, 0], odd[strange, 1], odd[strange, 2] = at, stop, row
+            strange += 1
+        else:
+            places[row, START], places[row, END] = text + start, text + close
+            places[row, TIME] = time
+            places[row, WHO_AT], places[row, WHO_END] = text + start_of(spans, WHO), text + end_of(spans, WHO)
+            places[row, PARAMETERS_AT] = text + start_of(spans, PARAMETERS)
+            places[row, PARAMETERS_END] = text + end_of(spans, PARAMETERS)
+            places[row, ARNS_FROM], places[row, ARNS_TO] = listed, count
+            hashes[row, SHAPE], hashes[row, PLACE], hashes[row, EVENT] = shape, place, event
+            listed = count
+            row += 1
+        at = stop
+    notes[_ROWS], notes[_ARNS], notes[_ODD], notes[_ENDING] = row, listed, strange, ending
+    return at
+
+
+def scan_elements(
+    text: bytes | bytearray, at: int = 0, end: int | None = None, *, repaired: bool = False
+) -> tuple[Rows, int, int]:
+    """The elements of an array (from behind its `[`) or of a sequence of values; the place behind the last whole one, and
+    how the scan ended.
+
+    `repaired` texts were written by this program from decoded records: an id may hold escapes and any letter.
+    """
+    end = len(text) if end is None else end
+    octets = np.frombuffer(text, np.uint8)
+    size = end - at
+    places = np.empty((size // RECORD_BYTES_MIN + 1, PLACES), np.int64)
+    hashes = np.empty((len(places), 3), np.uint64)
+    arns = np.empty((size // ARN_BYTES_MIN + 1, 2), np.int64)
+    arn_hashes = np.empty(len(arns), np.uint64)
+    odd = np.empty((ODD_MAX, 3), np.int64)
+    notes = np.zeros(4, np.int64)
+    spans = np.empty(UNSURE + 3, np.int64)
+    held = address_of(spans)
+    at = int(
+        scan_loop(
+            address_of(octets),
+            at,
+            end,
+            repaired,
+            held,
+            held + 8 * (UNSURE + 1),
+            notes,
+            places,
+            hashes,
+            arns,
+            arn_hashes,
+            odd,
+        )
+    )
+    rows, listed, strange, ending = (int(count) for count in notes)
+    return Rows(places[:rows], hashes[:rows], arns[:listed], arn_hashes[:listed], odd[:strange]), at, ending

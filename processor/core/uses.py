@@ -1,0 +1,45 @@
+"""What an intake hands to a ledger."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from processor.core.batches import Batch
+from processor.core.compiled import Numbers, Words
+from processor.core.resolve_loop import NO_CALL
+from processor.core.sessions import Call, Place, Session
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Uses:
+    """The uses of one batch, a column each: `call`, `session` and `place` are indexes of the lists; `event` is a hash of the
+    event's id for its principal; `arns_from` to `arns_to` are indexes of `arn_hashes`, whose texts `batch` has.
+
+    The lists only grow; another list means that what was known of the old one's numbers is void.
+    """
+
+    calls: list[Call]
+    sessions: list[Session]
+    places: list[Place]
+    call: Numbers
+    session: Numbers
+    place: Numbers
+    time: Numbers
+    event: Words
+    arns_from: Numbers
+    arns_to: Numbers
+    arn_hashes: Words
+    batch: Batch | None
+
+
+class Columns:
+    """What is found out of a batch's rows; a call of NO_CALL is that of a record that ended before the uses."""
+
+    __slots__ = ("calls", "events", "places", "sessions", "times")
+
+    def __init__(self, rows: int) -> None:
+        self.calls: Numbers = np.full(rows, NO_CALL, np.int64)
+        self.sessions: Numbers = np.zeros(rows, np.int64)
+        self.places: Numbers = np.zeros(rows, np.int64)
+        self.times: Numbers = np.zeros(rows, np.int64)
+        self.events: Words = np.zeros(rows, np.uint64)
