@@ -119,7 +119,7 @@ class Decoded(Struct, gc=False):
 
 def decode_text(text: bytes | bytearray, at: int, end: int) -> tuple[Decoded, int, int]:
     """The elements of an array from `at` on; the place behind the last whole one, and how the scan ended."""
-    rows, stop, ending = scan_elements(text, at, end)
+    rows, stop, ending = scan_elements(text, at, end, listed=True)
     return gather(text, rows), stop, ending
 
 

@@ -180,15 +180,15 @@ def scan_arns(
 
 @compiled
 def scan_loop(
-    text: int, at: int, end: int, repaired: bool, spans: int, found: int, notes: Numbers, places: Numbers, hashes: Words,
+    text: int, at: int, end: int, listed: bool, repaired: bool, spans: int, found: int, notes: Numbers, places: Numbers, hashes: Words,
     arns: Numbers, arn_hashes: Words, odd: Numbers,
 ) -> int:  # fmt: skip
-    """Every element from `at` on, separated by commas or white space; answers the place behind the last whole one."""
-    row = listed = strange = 0
+    """Every element from `at` on, separated by white space, and by commas where they are `listed`; answers the place behind the last whole one."""
+    row = resources = strange = 0
     ending = RAN_OUT
     while True:
         at = skip_space(text, at, end)
-        while peek(text, at, end) == 0x2C:
+        while listed and peek(text, at, end) == 0x2C:
             at = skip_space(text, at + 1, end)
         first = peek(text, at, end)
         if at >= end or strange == len(odd) or row == len(places):
@@ -213,11 +213,11 @@ def scan_loop(
             event, words = hash_event(text, spans)
             time = read_time(text, start_of(spans, WHEN), end_of(spans, WHEN))
             if repaired or (time != 0 and (seen | more | words) & HIGH == EMPTY):
-                count = listed
+                count = resources
                 if not is_text_or_none(text, spans, RESOURCES):
                     at_list = start_of(spans, RESOURCES)
                     if load_octet(text, at_list) == 0x5B:
-                        count = scan_arns(text, at_list, close, repaired, found, arns, arn_hashes, listed)
+                        count = scan_arns(text, at_list, close, repaired, found, arns, arn_hashes, resources)
                     else:
                         count = -1
                 elif is_text(text, spans, RESOURCES, 0):
@@ -231,20 +231,20 @@ def scan_loop(
             places[row, WHO_AT], places[row, WHO_END] = text + start_of(spans, WHO), text + end_of(spans, WHO)
             places[row, PARAMETERS_AT] = text + start_of(spans, PARAMETERS)
             places[row, PARAMETERS_END] = text + end_of(spans, PARAMETERS)
-            places[row, ARNS_FROM], places[row, ARNS_TO] = listed, count
+            places[row, ARNS_FROM], places[row, ARNS_TO] = resources, count
             hashes[row, SHAPE], hashes[row, PLACE], hashes[row, EVENT] = shape, place, event
-            listed = count
+            resources = count
             row += 1
         at = stop
-    notes[_ROWS], notes[_ARNS], notes[_ODD], notes[_ENDING] = row, listed, strange, ending
+    notes[_ROWS], notes[_ARNS], notes[_ODD], notes[_ENDING] = row, resources, strange, ending
     return at
 
 
 def scan_elements(
-    text: bytes | bytearray, at: int = 0, end: int | None = None, *, repaired: bool = False
+    text: bytes | bytearray, at: int = 0, end: int | None = None, *, listed: bool = False, repaired: bool = False
 ) -> tuple[Rows, int, int]:
-    """The elements of an array (from behind its `[`) or of a sequence of values; the place behind the last whole one, and
-    how the scan ended.
+    """The elements of a sequence of values, or (`listed`) of an array from behind its `[`; the place behind the last whole
+    one, and how the scan ended.
 
     `repaired` texts were written by this program from decoded records: an id may hold escapes and any letter.
     """
@@ -259,21 +259,11 @@ def scan_elements(
     notes = np.zeros(4, np.int64)
     spans = np.empty(UNSURE + 3, np.int64)
     held = address_of(spans)
+    found = held + 8 * (UNSURE + 1)
     at = int(
         scan_loop(
-            address_of(octets),
-            at,
-            end,
-            repaired,
-            held,
-            held + 8 * (UNSURE + 1),
-            notes,
-            places,
-            hashes,
-            arns,
-            arn_hashes,
-            odd,
+            address_of(octets), at, end, listed, repaired, held, found, notes, places, hashes, arns, arn_hashes, odd
         )
-    )
-    rows, listed, strange, ending = (int(count) for count in notes)
-    return Rows(places[:rows], hashes[:rows], arns[:listed], arn_hashes[:listed], odd[:strange]), at, ending
+    )  # fmt: skip
+    rows, resources, strange, ending = (int(count) for count in notes)
+    return Rows(places[:rows], hashes[:rows], arns[:resources], arn_hashes[:resources], odd[:strange]), at, ending

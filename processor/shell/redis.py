@@ -20,6 +20,7 @@ last. It holds positions and the state that they produced, so that the store is 
 """
 
 import asyncio
+import itertools
 import os
 import secrets
 import socket
@@ -276,17 +277,22 @@ class Store:
 
 def pack_commands(commands: list[Command]) -> bytes:
     """msgpack of lists of raw strings, which is what Redis' Lua reads: it knows no binary type, msgspec writes one."""
-    parts = [_LONG_LIST.pack(0xDD, len(commands))]
-    append = parts.append
+    packed = [_LONG_LIST.pack(0xDD, len(commands))]
     for command in commands:
-        append(_LONG_LIST.pack(0xDD, len(command)))
-        for part in command:
-            if type(part) is not bytes:
-                part = _SMALL[part] if type(part) is int and 0 <= part < len(_SMALL) else str(part).encode()
-            size = len(part)
-            append(_HEADS[size] if size < len(_HEADS) else _LONG_LIST.pack(0xDB, size))
-            append(part)
-    return b"".join(parts)
+        parts = [part if type(part) is bytes else _encode(part) for part in command]
+        sizes = list(map(len, parts))
+        heads = map(_HEADS.__getitem__, sizes) if max(sizes) < len(_HEADS) else map(_head, sizes)
+        packed.append(_LONG_LIST.pack(0xDD, len(parts)))
+        packed.append(b"".join(itertools.chain.from_iterable(zip(heads, parts, strict=True))))
+    return b"".join(packed)
+
+
+def _encode(part: bytes | str | int) -> bytes:
+    return _SMALL[part] if type(part) is int and 0 <= part < len(_SMALL) else str(part).encode()
+
+
+def _head(size: int) -> bytes:
+    return _HEADS[size] if size < len(_HEADS) else _LONG_LIST.pack(0xDB, size)
 
 
 _SMALL = [str(number).encode() for number in range(1_000)]

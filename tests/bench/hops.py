@@ -33,6 +33,8 @@ from processor.shell.tables import load_catalogue
 from tests.bench.measure import read_memory
 
 FLUSH_PAYLOADS = 20_000
+PAYLOADS = 2_000
+"""As many events as a backlog's answer to GetRecords holds."""
 
 
 def quiet(text: str) -> None:
@@ -112,8 +114,8 @@ async def run_eventbridge(corpus: Path) -> dict[str, Any]:
     payloads = list(read_payloads((corpus / "eventbridge.lp").read_bytes()))
 
     async def work(opened: Opened, order: ReplayOrder) -> None:
-        for at in range(0, len(payloads), 100):
-            opened.pipeline.feed_payloads(payloads[at : at + 100])
+        for at in range(0, len(payloads), PAYLOADS):
+            opened.pipeline.feed_payloads(payloads[at : at + PAYLOADS])
             if at % FLUSH_PAYLOADS == 0:
                 await opened.state.flush()
 
