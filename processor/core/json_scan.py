@@ -7,13 +7,18 @@ answers the place behind what it read; a negative answer `-place - 1` says where
 
 import numpy as np
 
-from processor.core.compiled import compiled, count_zeros, find_special, load_octet
+from processor.core.compiled import compiled, count_zeros, find_special, load_octet, load_word
 
 DEPTH_MAX = 62
 """Kinds of the open brackets are bits of one word. Records of CloudTrail nest to 11."""
 
 _ONE = np.uint64(1)
 _NONE = np.uint64(0)
+_THREE = np.uint64(0xFFFFFF)
+_COLON = np.uint64(int.from_bytes(b'":"', "little"))
+_COMMA = np.uint64(int.from_bytes(b'","', "little"))
+_MEMBER_BYTES = 128
+"""More than a member of two strings of less than 32 bytes takes, and what is looked at behind it."""
 
 
 @compiled
@@ -24,13 +29,11 @@ def peek(text: int, at: int, end: int) -> int:
 
 @compiled
 def skip_space(text: int, at: int, end: int) -> int:
-    """To the next byte that is no white space."""
-    while at < end and (
-        load_octet(text, at) == 0x20
-        or load_octet(text, at) == 0x0A
-        or load_octet(text, at) == 0x0D
-        or load_octet(text, at) == 0x09
-    ):
+    """To the next byte that is no white space; AWS writes none, so that one comparison says it."""
+    while at < end:
+        octet = load_octet(text, at)
+        if octet > 0x20 or (octet != 0x20 and octet != 0x0A and octet != 0x0D and octet != 0x09):
+            return at
         at += 1
     return at
 
@@ -194,6 +197,26 @@ def skip_scalar(text: int, at: int, end: int) -> int:
 
 
 @compiled
+def skip_plain_members(text: int, at: int, end: int) -> int:
+    """From the quote of a key to that of the last one before which all were `"key":"value",` with short plain strings."""
+    while at + _MEMBER_BYTES < end:
+        special = find_special(text, at + 1)
+        if special == 0:
+            return at
+        close = at + 1 + count_zeros(special)
+        if load_word(text, close) & _THREE != _COLON:
+            return at
+        special = find_special(text, close + 3)
+        if special == 0:
+            return at
+        close += 3 + count_zeros(special)
+        if load_word(text, close) & _THREE != _COMMA:
+            return at
+        at = close + 2
+    return at
+
+
+@compiled
 def skip_value(text: int, at: int, end: int) -> int:
     """A value of any kind, from its first byte."""
     depth = 0
@@ -208,7 +231,7 @@ def skip_value(text: int, at: int, end: int) -> int:
             at = skip_space(text, at + 1, end)
             if peek(text, at, end) != first + 2:
                 if first == 0x7B:
-                    at = skip_key(text, at, end)
+                    at = skip_key(text, skip_plain_members(text, at, end), end)
                     if at < 0:
                         return at
                 continue
@@ -219,6 +242,11 @@ def skip_value(text: int, at: int, end: int) -> int:
             at = skip_scalar(text, at, end)
             if at < 0:
                 return at
+            if objects & _ONE and at + 1 < end and load_octet(text, at) == 0x2C and load_octet(text, at + 1) == 0x22:
+                at = skip_key(text, skip_plain_members(text, at + 1, end), end)  # As most are.
+                if at < 0:
+                    return at
+                continue
         while True:  # Behind a value: what closes, up to a comma or the end of the outermost.
             if depth == 0:
                 return at

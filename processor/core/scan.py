@@ -180,10 +180,11 @@ def scan_arns(
 
 @compiled
 def scan_loop(
-    text: int, at: int, end: int, listed: bool, repaired: bool, spans: int, found: int, notes: Numbers, places: Numbers, hashes: Words,
-    arns: Numbers, arn_hashes: Words, odd: Numbers,
+    text: int, at: int, end: int, listed: bool, repaired: bool, spans: int, found: int, notes: Numbers, places: Numbers,
+    hashes: Words, arns: Numbers, arn_hashes: Words, odd: Numbers,
 ) -> int:  # fmt: skip
-    """Every element from `at` on, separated by white space, and by commas where they are `listed`; answers the place behind the last whole one."""
+    """Every element from `at` on, separated by white space, and by commas where they are `listed`; answers the place behind
+    the last whole one."""
     row = resources = strange = 0
     ending = RAN_OUT
     while True:
