@@ -17,7 +17,7 @@ from processor.core.resolve_loop import GRAM_PRIME
 
 ALL_GRAMS = 2**64 - 1
 
-Prover = Callable[[Parameters], tuple[int, ...] | None]
+Prover = Callable[..., tuple[int, ...] | None]
 Hint = Callable[[bytes], re.Match[bytes] | None]
 
 KINDS = ("rename", "both", "any")
@@ -127,7 +127,7 @@ class ActionMap:
             return rule.unproved
         if not isinstance(parameters, dict):
             return rule.unproved
-        proved = proves(parameters)
+        proved = proves(parameters, raw_parameters)
         return rule.actions + proved if proved else rule.unproved
 
     def _build_rule(self, subject: str, row: EventRow) -> ActionRule | None:
@@ -163,16 +163,21 @@ class ActionMap:
 
 
 def build_prover(tests: list[tuple[Proof, tuple[int, ...]]], candidates: tuple[int, ...]) -> Prover:
-    """One function over all proofs of an event; it answers None where nothing is shown."""
+    """One function over all proofs of an event; it answers None where nothing is shown. `raw` is the parameters' JSON, which
+    says at less cost than a look at each value which proofs can hold at all."""
     of_candidates = frozenset(candidates)
 
-    def prove(parameters: Parameters) -> tuple[int, ...] | None:
-        shown = [i for proof, gives in tests if proof.shows(parameters) for i in gives]
+    def prove(parameters: Parameters, raw: bytes = b"") -> tuple[int, ...] | None:
+        shown = [i for proof, gives in tests if may_show(proof, raw) and proof.shows(parameters) for i in gives]
         if candidates and of_candidates.isdisjoint(shown):
             shown.extend(candidates)
         return tuple(dict.fromkeys(shown)) or None
 
     return prove
+
+
+def may_show(proof: Proof, raw: bytes) -> bool:
+    return not raw or not proof.needles or any(needle in raw for needle in proof.needles)
 
 
 def mark_grams(needles: Iterable[bytes]) -> int:

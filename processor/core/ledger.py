@@ -258,11 +258,13 @@ class Ledger:
         if not table.count:
             return
         held = np.flatnonzero(table.keys)
+        cells, owners = self._cells, self._owners
         for key, doubled in zip(table.keys[held].tolist(), table.values[held].tolist(), strict=True):
-            index, day = (key >> 20) - 1, key & 0xFFFFF
-            usage, action = self._owners[index], self._cells[index].action
+            index = (key >> 20) - 1
+            usage, place = owners[index], (key & 0xFFFFF, cells[index].action)
             if doubled & WHOLE:
-                usage.end_day(action, day, doubled >> 1)
+                usage.days[place] = doubled >> 1
+                usage.days_dirty.add(place)
             else:
-                usage.count_late(action, day, doubled >> 1)
+                usage.count_late(place, doubled >> 1)
         self._days = KeyTable()

@@ -118,14 +118,8 @@ class PrincipalUsage:
     stored: bool = False
     fresh: dict[int, Cell] = field(default_factory=dict)
 
-    def end_day(self, action: int, day: int, count: int) -> None:
-        """Take in the count of a day that a cell has left."""
-        self.days[day, action] = count
-        self.days_dirty.add((day, action))
-
-    def count_late(self, action: int, day: int, more: int = 1) -> None:
-        """Count uses on a day before their cell's newest."""
-        place = day, action
+    def count_late(self, place: tuple[int, int], more: int) -> None:
+        """Count uses on a day before their cell's newest; `place` is (day, action)."""
         count = self.days.get(place)
         if count is None:
             self.late[place] = self.late.get(place, 0) + more
