@@ -23,7 +23,7 @@ EXIT_FAILED = 3
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class TimeType(click.ParamType[int]):
+class TimeType(click.ParamType):
     """A time such as 2026-11-24T00:00:00Z, as seconds since 1970."""
 
     name = "TIME"
