@@ -272,7 +272,7 @@ class SecureKafka(ApacheKafka):
     """
 
     USER = "gapwatch"
-    PASSWORD = "only-for-tests"  # noqa: S105 - of a broker that ends with the tests
+    PASSWORD = "only-for-tests"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -320,7 +320,7 @@ def run_tool(command: list[str], seconds_max: float = READY_SECONDS_MAX) -> None
 
 def find_missing(which: Callable[[str], str | None] = shutil.which) -> list[str]:
     """The programs that Apache Kafka needs and that are not here."""
-    return [program for program in ("java", "mvn") if which(program) is None]
+    return [program for program in ("java", "keytool", "mvn") if which(program) is None]
 
 
 def fetch_jars() -> Path:
