@@ -8,8 +8,9 @@ import asyncio
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import click
 
@@ -23,7 +24,7 @@ EXIT_FAILED = 3
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class TimeType(click.ParamType[int]):
+class TimeType(click.ParamType):
     """A time such as 2026-11-24T00:00:00Z, as seconds since 1970."""
 
     name = "TIME"
@@ -185,7 +186,22 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
     return guarded
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "GAPWATCH"})
+class LazyGroup(click.Group):
+    """Imports the commands of `GROUPS` when they are called or listed: most runs need none of them."""
+
+    GROUPS: ClassVar = {"topics": "processor.topic_commands"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.GROUPS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.GROUPS:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(self.GROUPS[cmd_name]), cmd_name)
+        return found
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "GAPWATCH"})
 @click.version_option(package_name="gapwatch")
 def main() -> None:
     """Keeps, for every IAM role and user, the gap between what it may do and what it did.

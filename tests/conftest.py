@@ -1,15 +1,16 @@
-"""What several tests use: the shared records, and gapwatch as a process of its own."""
+"""What several tests use: the shared records, gapwatch as a process of its own, and Kafka brokers."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from brokers import MeshBroker, SecureKafka, find_missing
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -81,3 +82,22 @@ def gapwatch() -> Gapwatch:
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    """One Apache Kafka for all tests; a test that kills or freezes it leaves it running, and each has topics of its own."""
+    missing = " and ".join(find_missing())
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"{missing} missing: apt-get install maven default-jdk-headless")
+    if missing:
+        pytest.skip(f"Apache Kafka needs {missing}")
+    with SecureKafka(tmp_path_factory.mktemp("kafka") / "broker") as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def mesh_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshBroker]:
+    """One broker in memory for all quick tests; each has topics of its own."""
+    with MeshBroker(tmp_path_factory.mktemp("mesh") / "broker") as broker:
+        yield broker

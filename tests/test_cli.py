@@ -12,7 +12,7 @@ from building import ACCOUNT, DAY, ROLE, ROLE_ID, build_details, build_record, w
 from conftest import Gapwatch, build_environment
 
 NOW = 1_767_225_600  # 2026-01-01T00:00:00Z
-COMMANDS = ("replay", "report", "explain", "run", "demo")
+COMMANDS = ("replay", "report", "explain", "run", "demo", "topics")
 NAMES = ("ec2:DescribeInstances", "ec2:RunInstances", "s3:CreateBucket", "s3:GetObject", "iam:CreateAccessKey")
 
 

@@ -124,7 +124,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-MODULES = sorted(PROGRAM.rglob("*.py"))
+MODULES = sorted([*PROGRAM.rglob("*.py"), *(ROOT / "topics").rglob("*.py")])
 CORE_MODULES = sorted(CORE.rglob("*.py"))
 TEST_MODULES = sorted((ROOT / "tests").rglob("*.py"))
 
