@@ -16,7 +16,7 @@ from processor.core.inventory import InventoryPrincipal, read_inventory
 from processor.core.organizations import read_organization
 from processor.core.records import DAY_SECONDS, TIME_MAX, format_time
 from processor.core.report import Json, build_report
-from processor.opening import Opened, Place, load_opened, open_store
+from processor.opening import Opened, Place, load_loops, load_opened, open_store
 from processor.replay import AsOfError, Replay
 from processor.settings import Settings, dump_settings, load_settings
 from processor.shell.files import Source, SourceError, SourceReader, find_sources
@@ -48,6 +48,7 @@ async def run_replay(order: ReplayOrder, place: Place, style: Style, warn: Calla
         warn(f"left out {left.path}: {left.why}")
     fresh = read_inventories(order.inventories, order.organizations, warn)
     async with open_store(place, warn) as store:
+        load_loops(warn)
         await store.claim(exclusive=place.url is None)
         horizon = Horizon()
         until = TIME_MAX if order.as_of is None else order.as_of

@@ -1,19 +1,22 @@
 """Opening a store and building the parts around it: what replay, run, report and explain have in common."""
 
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from processor.core.actions import ActionMap
+from processor.core.actions import ActionMap, ActionRules
 from processor.core.catalogue import Catalogue
+from processor.core.compiled import holds_member
 from processor.core.fleet import Coverage, Fleet, known_by_id
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.records import TIME_MAX, Rejected
+from processor.core.sessions import Scope
 from processor.pipeline import Pipeline
 from processor.settings import Settings
 from processor.shell.embedded import EmbeddedRedis, find_socket, start_redis
@@ -23,6 +26,14 @@ from processor.shell.state import State
 from processor.shell.tables import load_action_rules, load_catalogue
 
 REJECT_LINES_MAX = 20
+
+LOADING_SECONDS_MAX = 1.5
+"""Kept loops are loaded in half a second."""
+
+_SAMPLE = (
+    b'{"eventTime":"2026-01-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"CreateBucket","eventID":"1",'
+    b'"userIdentity":{"type":"Root","arn":"arn:aws:iam::111122223333:root"}}'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,21 @@ def why_ended(redis: EmbeddedRedis) -> str | None:
 
 def build_actions(catalogue: Catalogue) -> ActionMap:
     return ActionMap(catalogue, load_action_rules())
+
+
+def load_loops(say: Callable[[str], None]) -> None:
+    """Have the compiled loops at hand before anything waits for them, by a record that goes through a pipeline of its own.
+    What takes long, and is said, is the first time on a machine: afterwards they are kept."""
+    timer = threading.Timer(
+        LOADING_SECONDS_MAX, say, ("compiling the hot loops for this machine: some ten seconds, and only this once",)
+    )
+    timer.start()
+    try:
+        actions = ActionMap(load_catalogue(), ActionRules({}, (), ()))
+        Pipeline(actions, Scope(), {}, Horizon()).feed_payloads([_SAMPLE])
+        holds_member(b"", 0)
+    finally:
+        timer.cancel()
 
 
 async def load_opened(

@@ -14,7 +14,7 @@ from prometheus_client import Histogram
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.tracker import Tracker
-from processor.opening import Opened, Place, load_opened, open_store
+from processor.opening import Opened, Place, load_loops, load_opened, open_store
 from processor.settings import Settings, dump_settings
 from processor.shell.follow import Follower, Slice
 from processor.shell.grants import write_grants
@@ -182,6 +182,7 @@ async def run_forever(
     order: RunOrder, place: Place, warn: Warn, started: Callable[[str], None], stopping: asyncio.Event
 ) -> int:
     """Run until `stopping` is set. A store that is lost is claimed again, and read again from what it holds."""
+    load_loops(warn)
     health, held = Health(), order.held
     server, flush_seconds = make_server(order, health, held)
     await server.start(order.settings.run.host, order.settings.run.port)

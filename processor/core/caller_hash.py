@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from processor.core.compiled import compiled, load_octet, load_word
+from processor.core.compiled import inner, load_octet, load_word
 from processor.core.json_scan import skip_key, skip_space, skip_value
 from processor.core.key_tables import EMPTY, combine, hash_bytes
 
@@ -12,7 +12,7 @@ _ATTRIBUTES = np.uint64(int.from_bytes(b"attribut", "little"))
 _ONE = np.uint64(1)
 
 
-@compiled
+@inner
 def hash_others(text: int, at: int, end: int, seed: np.uint64, left_out: np.uint64, opened: np.uint64) -> np.uint64:
     """A hash of the members of an object, but for those whose key begins with `left_out`; of one that begins with `opened`
     the members in turn, without `attributes`."""
@@ -35,7 +35,7 @@ def hash_others(text: int, at: int, end: int, seed: np.uint64, left_out: np.uint
     return hashed
 
 
-@compiled
+@inner
 def hash_caller(text: int, at: int, end: int, seed: np.uint64) -> np.uint64:
     """Of a userIdentity's JSON, which is known to be good. Credentials have an access key and a creation date of their own,
     so that a workload is another one every hour by its bytes, and the same by this."""

@@ -31,14 +31,23 @@ def compiled(loop: Loop) -> Loop:
     """Compile a function of arrays and numbers at its first call; what was compiled is kept beside the source, or (where
     that cannot be written) in the user's cache folder, or nowhere."""
     try:
-        return cast("Loop", njit(cache=True, nogil=True)(loop))
+        return cast("Loop", njit(cache=True, error_model="numpy")(loop))
     except (RuntimeError, NumbaError):
-        return cast("Loop", njit(cache=False, nogil=True)(loop))
+        return cast("Loop", njit(error_model="numpy")(loop))
 
 
 def _point(builder: Any, address: Any, offset: Any, kind: Any) -> Any:
     """A pointer to what lies some bytes behind an address."""
     return builder.inttoptr(builder.add(address, offset), kind.as_pointer())
+
+
+_NO_WAY_IN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Options of Numba that its type hints leave out."""
+
+
+def inner(loop: Loop) -> Loop:
+    """Compile a function that only compiled ones call: kept with them, and without a way in from Python."""
+    return cast("Loop", njit(error_model="numpy", **_NO_WAY_IN)(loop))
 
 
 @intrinsic
@@ -138,7 +147,7 @@ find_members = cast("Callable[[int, int], np.uint32]", _find_members)
 count_zeros = cast("Callable[[np.uint32], int]", _count_zeros)
 
 
-@compiled
+@inner
 def load_some(text: int, at: int, end: int) -> np.uint64:
     """Up to eight bytes, as many as there are before `end`."""
     if at + 8 <= end:

@@ -5,7 +5,7 @@ A cell is one (principal, action) pair; its numbers are a row here while the pro
 
 import numpy as np
 
-from processor.core.compiled import Numbers, Octets, Words, compiled
+from processor.core.compiled import Numbers, Octets, Words, compiled, inner
 from processor.core.key_tables import EMPTY, combine, find_slot
 from processor.core.sessions import DENIED, SUCCEEDED
 
@@ -38,7 +38,7 @@ _R20 = np.uint64(20)
 _DAY_SECONDS = 86_400
 
 
-@compiled
+@inner
 def note_facet(
     cell: int, facet: int, hashed: np.uint64, marks: Octets, facet_counts: Octets, met: Words, notes: Numbers
 ) -> bool:
@@ -59,7 +59,7 @@ def note_facet(
     return True
 
 
-@compiled
+@inner
 def count_day(cell: int, day: int, doubled: int, keys: Words, counts: Numbers, notes: Numbers) -> None:
     """Add to the count of a day that is not its cell's newest."""
     key = (np.uint64(cell + 1) << _R20) | np.uint64(day)
@@ -71,7 +71,7 @@ def count_day(cell: int, day: int, doubled: int, keys: Words, counts: Numbers, n
     counts[slot] += doubled
 
 
-@compiled
+@inner
 def move_cell(
     cell: int,
     time: int,

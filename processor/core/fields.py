@@ -7,9 +7,9 @@ given by its address.
 import numpy as np
 
 from processor.core.compiled import (
-    compiled,
     count_zeros,
     find_special,
+    inner,
     load_number,
     load_octet,
     load_some,
@@ -80,7 +80,7 @@ def _words_of(name: str) -> tuple[np.uint64, np.uint64]:
 )
 
 
-@compiled
+@inner
 def find_field(text: int, at: int, end: int) -> int:
     """Which field a key names, -1 for one that nothing here reads."""
     size = end - at
@@ -124,25 +124,25 @@ def find_field(text: int, at: int, end: int) -> int:
     return -1
 
 
-@compiled
+@inner
 def start_of(spans: int, field: int) -> int:
     return load_number(spans, 2 * field)
 
 
-@compiled
+@inner
 def end_of(spans: int, field: int) -> int:
     """0 where the object has no such field."""
     return load_number(spans, 2 * field + 1)
 
 
-@compiled
+@inner
 def is_text(text: int, spans: int, field: int, size: int) -> bool:
     """Whether a field is there, and a string of at least so many bytes."""
     at, end = start_of(spans, field), end_of(spans, field)
     return end - at >= 2 + size and load_octet(text, at) == 0x22
 
 
-@compiled
+@inner
 def is_text_or_none(text: int, spans: int, field: int) -> bool:
     """Whether a field is a string, null or not there."""
     if end_of(spans, field) == 0:
@@ -151,7 +151,7 @@ def is_text_or_none(text: int, spans: int, field: int) -> bool:
     return first == 0x22 or first == 0x6E
 
 
-@compiled
+@inner
 def is_plain(text: int, spans: int) -> bool:
     """Whether all fields that are read have the types that a record's have."""
     return (
@@ -169,7 +169,7 @@ def is_plain(text: int, spans: int) -> bool:
     )
 
 
-@compiled
+@inner
 def hash_fields(text: int, spans: int, fields: tuple[int, ...]) -> tuple[np.uint64, np.uint64]:
     """One hash of some fields (an absent one and null are one), and their words or-ed."""
     hashed = SEED
@@ -184,7 +184,7 @@ def hash_fields(text: int, spans: int, fields: tuple[int, ...]) -> tuple[np.uint
     return (hashed if hashed != EMPTY else _ONE), seen
 
 
-@compiled
+@inner
 def hash_event(text: int, spans: int) -> tuple[np.uint64, np.uint64]:
     """The hash of sharedEventID, else eventID, and its words or-ed."""
     hashed, seen = hash_bytes(text, start_of(spans, ID) + 1, end_of(spans, ID) - 1, SEED)
@@ -194,7 +194,7 @@ def hash_event(text: int, spans: int) -> tuple[np.uint64, np.uint64]:
     return hashed, seen
 
 
-@compiled
+@inner
 def ends_plainly(text: int, at: int, close: int, end: int) -> bool:
     """Whether a string that was read holds no backslash up to its closing quote."""
     if at + 32 <= end:
@@ -204,7 +204,7 @@ def ends_plainly(text: int, at: int, close: int, end: int) -> bool:
     return not has_escapes(text, at, close)
 
 
-@compiled
+@inner
 def scan_fields(text: int, at: int, end: int, spans: int, repaired: bool) -> int:
     """Note where the fields of an object lie, from its `{` to behind its `}`."""
     for place in range(UNSURE + 1):

@@ -7,7 +7,7 @@ answers the place behind what it read; a negative answer `-place - 1` says where
 
 import numpy as np
 
-from processor.core.compiled import compiled, count_zeros, find_special, load_octet, load_word
+from processor.core.compiled import count_zeros, find_special, inner, load_octet, load_word
 
 DEPTH_MAX = 62
 """Kinds of the open brackets are bits of one word. Records of CloudTrail nest to 11."""
@@ -21,13 +21,13 @@ _MEMBER_BYTES = 128
 """More than a member of two strings of less than 32 bytes takes, and what is looked at behind it."""
 
 
-@compiled
+@inner
 def peek(text: int, at: int, end: int) -> int:
     """The byte at a place, 0 behind the end: no byte of JSON, so that nothing goes on there."""
     return load_octet(text, at) if at < end else 0
 
 
-@compiled
+@inner
 def skip_space(text: int, at: int, end: int) -> int:
     """To the next byte that is no white space; AWS writes none, so that one comparison says it."""
     while at < end:
@@ -38,7 +38,7 @@ def skip_space(text: int, at: int, end: int) -> int:
     return at
 
 
-@compiled
+@inner
 def read_hex(text: int, at: int, end: int) -> int:
     """The number that four hexadecimal digits write, -1 where they do not stand there."""
     number = 0
@@ -54,7 +54,7 @@ def read_hex(text: int, at: int, end: int) -> int:
     return number
 
 
-@compiled
+@inner
 def skip_escape(text: int, at: int, end: int) -> int:
     """From the letter behind a backslash. A half of a surrogate pair without the other is no text."""
     letter = peek(text, at, end)
@@ -76,7 +76,7 @@ def skip_escape(text: int, at: int, end: int) -> int:
     return -at - 1
 
 
-@compiled
+@inner
 def skip_string(text: int, at: int, end: int) -> int:
     """From behind the opening quote; 32 bytes at a time where there are so many."""
     while True:
@@ -99,7 +99,7 @@ def skip_string(text: int, at: int, end: int) -> int:
             at += 1
 
 
-@compiled
+@inner
 def has_escapes(text: int, at: int, close: int) -> bool:
     """Whether a string that was read holds a backslash; `close` is the place of its closing quote."""
     while at < close:
@@ -109,14 +109,14 @@ def has_escapes(text: int, at: int, close: int) -> bool:
     return False
 
 
-@compiled
+@inner
 def skip_digits(text: int, at: int, end: int) -> int:
     while at < end and 0x30 <= load_octet(text, at) <= 0x39:
         at += 1
     return at
 
 
-@compiled
+@inner
 def skip_number(text: int, at: int, end: int) -> int:
     """From its first byte: a minus or a digit."""
     if peek(text, at, end) == 0x2D:
@@ -143,7 +143,7 @@ def skip_number(text: int, at: int, end: int) -> int:
     return at
 
 
-@compiled
+@inner
 def skip_word(text: int, at: int, end: int) -> int:
     """true, false or null."""
     first = peek(text, at, end)
@@ -172,7 +172,7 @@ def skip_word(text: int, at: int, end: int) -> int:
     return -min(end, at + 5) - 1 if at + 5 > end else -at - 1
 
 
-@compiled
+@inner
 def skip_key(text: int, at: int, end: int) -> int:
     """From the quote of a key to its value, the colon and white space included."""
     if peek(text, at, end) != 0x22:
@@ -186,7 +186,7 @@ def skip_key(text: int, at: int, end: int) -> int:
     return skip_space(text, at + 1, end)
 
 
-@compiled
+@inner
 def skip_scalar(text: int, at: int, end: int) -> int:
     first = peek(text, at, end)
     if first == 0x22:
@@ -196,7 +196,7 @@ def skip_scalar(text: int, at: int, end: int) -> int:
     return skip_word(text, at, end)
 
 
-@compiled
+@inner
 def skip_plain_members(text: int, at: int, end: int) -> int:
     """From the quote of a key to that of the last one before which all were `"key":"value",` with short plain strings."""
     while at + _MEMBER_BYTES < end:
@@ -216,7 +216,7 @@ def skip_plain_members(text: int, at: int, end: int) -> int:
     return at
 
 
-@compiled
+@inner
 def skip_value(text: int, at: int, end: int) -> int:
     """A value of any kind, from its first byte."""
     depth = 0

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from processor.core.compiled import Numbers, Words, compiled, load_some, load_word
+from processor.core.compiled import Numbers, Words, compiled, inner, load_some, load_word
 
 EMPTY = np.uint64(0)
 """The key of a free slot; a hash that is 0 by chance is taken for 1."""
@@ -18,7 +18,7 @@ _PRIME_4 = np.uint64(0x85EBCA77C2B2AE63)
 _R29, _R32, _R33, _R35 = np.uint64(29), np.uint64(32), np.uint64(33), np.uint64(35)
 
 
-@compiled
+@inner
 def mix(word: np.uint64) -> np.uint64:
     """A bijection in which every bit moves every other."""
     word ^= word >> _R33
@@ -28,14 +28,14 @@ def mix(word: np.uint64) -> np.uint64:
     return word ^ (word >> _R32)
 
 
-@compiled
+@inner
 def combine(hashed: np.uint64, word: np.uint64) -> np.uint64:
     """A hash of a hash and what follows it."""
     mixed = (hashed ^ word) * _PRIME_1
     return (mixed << _R29) | (mixed >> _R35)
 
 
-@compiled
+@inner
 def hash_bytes(text: int, at: int, end: int, seed: np.uint64) -> tuple[np.uint64, np.uint64]:
     """A 64-bit hash of some bytes, and all words of them or-ed (a high bit says that not all are ASCII). Four lanes, as
     XXH64 has them; never 0."""
@@ -59,7 +59,7 @@ def hash_bytes(text: int, at: int, end: int, seed: np.uint64) -> tuple[np.uint64
     return (hashed if hashed != EMPTY else _ONE), seen
 
 
-@compiled
+@inner
 def find_slot(keys: Words, key: np.uint64) -> int:
     """Where a key is, or the free slot that it would take. `keys` has a power of two of slots, one of them free."""
     mask = np.uint64(len(keys) - 1)

@@ -7,7 +7,7 @@ rows that meet something pending are done in a second pass. So each new thing is
 import numpy as np
 
 from processor.core.caller_hash import hash_caller
-from processor.core.compiled import Numbers, Words, compiled, load_octet, load_some, load_word
+from processor.core.compiled import Numbers, Words, compiled, inner, load_octet, load_some, load_word
 from processor.core.key_tables import EMPTY, find_slot, hash_bytes
 from processor.core.scan import EVENT, PARAMETERS_AT, PARAMETERS_END, PLACE, SHAPE, TIME, WHO_AT, WHO_END
 
@@ -44,13 +44,13 @@ _R32, _R58 = np.uint64(32), np.uint64(58)
 _LOW = np.uint64(0xFFFFFFFF)
 
 
-@compiled
+@inner
 def key_of_call(actor: int, shape: int) -> np.uint64:
     """Exact: both are small numbers."""
     return ((np.uint64(actor) << _R32) | np.uint64(shape)) + _ONE
 
 
-@compiled
+@inner
 def find_grams(text: int, at: int, end: int) -> np.uint64:
     """One of 64 bits for each four bytes that begin with a quote or a colon, as the needles of proofs do."""
     grams = EMPTY
@@ -67,7 +67,7 @@ def find_grams(text: int, at: int, end: int) -> np.uint64:
     return grams
 
 
-@compiled
+@inner
 def find_or_add(keys: Words, values: Numbers, key: np.uint64, notes: Numbers, count: int) -> int:
     """The value of a key; UNKNOWN for one that was not there, and is PENDING now."""
     slot = find_slot(keys, key)

@@ -14,6 +14,7 @@ from processor.core.compiled import (
     Words,
     address_of,
     compiled,
+    inner,
     load_number,
     load_octet,
     store_number,
@@ -82,7 +83,7 @@ class Rows(NamedTuple):
     odd: Numbers
 
 
-@compiled
+@inner
 def read_digits(text: int, at: int, count: int) -> int:
     """A number of so many digits, negative where one is none."""
     number = 0
@@ -94,7 +95,7 @@ def read_digits(text: int, at: int, count: int) -> int:
     return number
 
 
-@compiled
+@inner
 def read_time(text: int, at: int, end: int) -> int:
     """Seconds since 1970 of the string `"YYYY-MM-DDTHH:MM:SSZ"`, its quotes included; 0 for any other."""
     if (
@@ -124,7 +125,7 @@ def read_time(text: int, at: int, end: int) -> int:
     return time if _DAY_SECONDS <= time <= _TIME_MAX else 0
 
 
-@compiled
+@inner
 def find_arn(text: int, at: int, end: int, found: int) -> int:
     """Note at `found` where the value of `ARN` lies in an object, 0 where there is none; answers the place behind the
     object, or -1 where a key has escapes, and may be any."""
@@ -147,7 +148,7 @@ def find_arn(text: int, at: int, end: int, found: int) -> int:
     return at + 1
 
 
-@compiled
+@inner
 def scan_arns(
     text: int, at: int, end: int, repaired: bool, found: int, arns: Numbers, hashes: Words, count: int
 ) -> int:

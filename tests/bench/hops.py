@@ -19,12 +19,9 @@ import msgspec
 
 from processor.batch import ReplayOrder, collect_seldom, finish, read_inventories
 from processor.core.catalogue import mask_of_ids
-from processor.core.compiled import holds_member
 from processor.core.gap import Granted, Logging, judge, observable_mask
 from processor.core.horizon import Horizon
-from processor.core.sessions import Scope
-from processor.opening import Opened, Place, build_actions, load_opened, open_store
-from processor.pipeline import Pipeline
+from processor.opening import Opened, Place, load_loops, load_opened, open_store
 from processor.replay import Replay
 from processor.settings import Settings
 from processor.shell.files import find_sources
@@ -59,7 +56,7 @@ async def measure(corpus: Path, work: Callable[[Opened, ReplayOrder], Any]) -> d
     async with open_store(Place(), quiet) as store:
         await store.claim(exclusive=True)
         opened = await load_opened(store, order.settings, Horizon(), fresh=fresh)
-        load_loops()
+        load_loops(quiet)
         with collect_seldom():
             begun, server = time.process_time(), await server_seconds(store)
             clock = time.perf_counter()
@@ -69,19 +66,6 @@ async def measure(corpus: Path, work: Callable[[Opened, ReplayOrder], Any]) -> d
             cpu = time.process_time() - begun + await server_seconds(store) - server
         wall = time.perf_counter() - clock
         return {"records": opened.pipeline.tally.read, "cpu_seconds": cpu, "wall_seconds": wall}
-
-
-def load_loops() -> None:
-    """Compiled loops are loaded at their first use: that is start, not work."""
-    record = {
-        "eventID": "1",
-        "eventTime": "2026-01-01T00:00:00Z",
-        "eventSource": "s3.amazonaws.com",
-        "eventName": "PutObject",
-        "userIdentity": {"type": "Root", "arn": "arn:aws:iam::123456789012:root"},
-    }
-    Pipeline(build_actions(load_catalogue()), Scope(), {}, Horizon()).feed_payloads([msgspec.json.encode(record)])
-    holds_member(b"", 0)
 
 
 def count_gaps(opened: Opened, order: ReplayOrder) -> int:
