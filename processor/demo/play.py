@@ -18,7 +18,7 @@ from processor.demo.company import Company, build_company
 from processor.demo.page import POLICY, render_page
 from processor.demo.stories import Story
 from processor.demo.view import Shower, build_view
-from processor.opening import Place
+from processor.opening import Place, load_loops
 from processor.run import Held, RunOrder, run_forever, stop_on_signals
 from processor.settings import LoggingSettings, RunSettings, Settings
 from processor.shell.tables import load_catalogue
@@ -43,6 +43,7 @@ async def play_demo(seconds: int | None, weeks: int, port: int, warn: Warn) -> i
             asyncio.create_task(write_log(company, log, (begun - weeks * WEEK_SECONDS, begun), stopping)),
             asyncio.create_task(shower.show(stopping)),
         ]
+        load_loops(warn)  # Before the clock runs: it takes its time where it is the first time.
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds, stopping.set)
         try:
