@@ -199,6 +199,8 @@ def skip_scalar(text: int, at: int, end: int) -> int:
 @inner
 def skip_plain_members(text: int, at: int, end: int) -> int:
     """From the quote of a key to that of the last one before which all were `"key":"value",` with short plain strings."""
+    if peek(text, at, end) != 0x22:
+        return at
     while at + _MEMBER_BYTES < end:
         special = find_special(text, at + 1)
         if special == 0:
