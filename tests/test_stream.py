@@ -431,6 +431,19 @@ def test_no_value_that_json_has_not_leaves_the_decoder(text: bytes) -> None:
         assert len(found.ids) + len(found.rejected) == 3
 
 
+@pytest.mark.parametrize("spoil", [b"," + dump(THREE[1]), dump(THREE[1]).replace(b'{"type"', rb'{\u0000type"')])
+def test_line_that_is_no_json_is_one_whatever_its_neighbours(spoil: bytes) -> None:
+    """Found by fuzzing: a comma before the value, and a key that does not begin with a quote."""
+    for lines in (
+        [dump(THREE[0]), spoil],
+        [dump(THREE[0]), spoil, dump(THREE[2])],
+        [dump(THREE[0]), spoil, b"no json"],
+    ):
+        found = read_stream(b"\n".join(lines))
+        assert found.ids == [1, *([3] if len(lines) == 3 and lines[2] != b"no json" else [])]
+        assert set(found.rejected) == {"undecodable"}
+
+
 def test_value_longer_than_any_is_one_reject() -> None:
     long = b'{"a":"' + b"x" * (ELEMENT_BYTES_MAX + 1024 * 1024) + b'"}'
     chunks = [long[at : at + 1024 * 1024] for at in range(0, len(long), 1024 * 1024)]
