@@ -21,6 +21,7 @@ from processor.core.scan import (
     ARNS_FROM,
     ARNS_TO,
     END,
+    FULL,
     PARAMETERS_AT,
     PARAMETERS_END,
     RAN_OUT,
@@ -127,7 +128,7 @@ def decode_lines(text: bytes | bytearray, at: int, end: int) -> tuple[Decoded | 
     """One value a line, and the place behind them; None where it is not so, and each line must be looked at."""
     rows, stop, ending = scan_elements(text, at, end)
     count = len(rows.places) + len(rows.odd)
-    if ending == RAN_OUT and count == text.count(b"\n", at, stop) + (text[stop - 1] != _NEWLINE):
+    if ending in (RAN_OUT, FULL) and count == text.count(b"\n", at, stop) + (text[stop - 1] != _NEWLINE):
         return gather(text, rows, judge_payload), stop
     return None, at
 
@@ -163,7 +164,7 @@ def take_in(judged: Judged) -> Decoded:
     found = Decoded([], judged.not_iam, judged.rejected)
     if judged.records:
         text = b"\n".join(map(write_plainly, judged.records))
-        rows, _, _ = scan_elements(text, repaired=True)
+        rows, _, _ = scan_elements(text, repaired=True, most=len(judged.records))
         found.batches.append(Batch((text,), rows))
     return found
 
@@ -175,7 +176,7 @@ def write_plainly(record: Record) -> bytes:
     if not bytes(record.requestParameters):
         record.requestParameters = _NULL
     written = msgspec.json.encode(record)
-    if len(scan_elements(written, repaired=True)[0].places) == 1:
+    if len(scan_elements(written, repaired=True, most=1)[0].places) == 1:
         return written
     record.requestParameters = _NULL
     return msgspec.json.encode(record)
@@ -191,7 +192,7 @@ def add_decoded(found: Decoded, more: Decoded) -> None:
 def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
     """Payloads of any form, unzipped; fast where each is an EventBridge event or a record."""
     text = payloads[0] if len(payloads) == 1 else b"\n".join(payloads)
-    rows, _, ending = scan_elements(text)
+    rows, _, ending = scan_elements(text, most=len(payloads))
     if ending == RAN_OUT and len(rows.places) + len(rows.odd) == len(payloads):
         return gather(text, rows, judge_payload)
     return take_in(judge_payloads(payloads))
@@ -205,7 +206,7 @@ def decode_log_batch(batch: bytes) -> Decoded:
             text = "\n".join(messages).encode()
         except UnicodeEncodeError:  # A lone surrogate: such a message is looked at by itself.
             return take_in(judge_value(batch))
-        rows, _, ending = scan_elements(text)
+        rows, _, ending = scan_elements(text, most=len(messages))
         if ending == RAN_OUT and not len(rows.odd) and len(rows.places) == len(messages):
             return gather(text, rows)
     return take_in(judge_value(batch))

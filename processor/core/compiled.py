@@ -185,4 +185,4 @@ def holds_member(zipped: bytes, at: int) -> bool:
 
 def address_of(array: NDArray[Any]) -> int:
     """Where the elements of an array lie; it must be held for as long as the address is used."""
-    return int(array.ctypes.data)
+    return int(array.__array_interface__["data"][0])

@@ -52,16 +52,22 @@ to ARNS_TO are rows of `Rows.arns`."""
 SHAPE, PLACE, EVENT = range(3)
 """Columns of `Rows.hashes`: of what was called, and how that ended; of where (region and account); of the event's id."""
 
-RECORD_BYTES_MIN = 76
+RECORD_BYTES_FEW = 800
+ARN_BYTES_FEW = 400
+"""Real records are longer, and name fewer ARNs. Arrays are made for these: small ones come from the heap, where those that
+any text would fit into had to be had from the system for each scan. Where one is full the scan ends early."""
+
 ARN_BYTES_MIN = 10
-"""No record and no ARN in a list can be shorter: arrays are made long enough by them."""
+"""No ARN in a list can be shorter."""
 
 ODD_MAX = 4_096
 """Of one scan; it ends early, between two elements, where there are more."""
 
-RAN_OUT, CLOSED, CUT, BROKEN = range(4)
+RAN_OUT, CLOSED, CUT, BROKEN, FULL = range(5)
 """How a scan ends: between two elements; behind the `]` of its array; in an element that goes on behind the text; at one
-that is no JSON."""
+that is no JSON; at one for which there is no room, but will be in another scan."""
+
+NO_ROOM = -2
 
 _ROWS, _ARNS, _ODD, _ENDING = range(4)
 """Of the notes of a scan: how many of each it wrote, and how it ended."""
@@ -153,7 +159,8 @@ def scan_arns(
     text: int, at: int, end: int, repaired: bool, found: int, arns: Numbers, hashes: Words, count: int
 ) -> int:
     """Write a row for each ARN in a list of resources, whose JSON is known to be good, behind `count` others; answers how
-    many there are then, or -1 where an element is no plain resource."""
+    many there are then, -1 where an element is no plain resource,
+    NO_ROOM where there are more than there is room for."""
     at = skip_space(text, at + 1, end)
     while load_octet(text, at) != 0x5D:
         if load_octet(text, at) != 0x7B:
@@ -165,7 +172,7 @@ def scan_arns(
         if stop:
             if load_octet(text, begin) == 0x22:
                 if count == len(hashes):
-                    return -1
+                    return NO_ROOM
                 hashed, seen = hash_bytes(text, begin + 1, stop - 1, SEED)
                 if not repaired and (seen & HIGH or has_escapes(text, begin, stop)):
                     return -1
@@ -193,7 +200,10 @@ def scan_loop(
         while listed and peek(text, at, end) == 0x2C:
             at = skip_space(text, at + 1, end)
         first = peek(text, at, end)
-        if at >= end or strange == len(odd) or row == len(places):
+        if at >= end:
+            break
+        if strange == len(odd) or row == len(places):
+            ending = FULL
             break
         if first == 0x5D:
             ending = CLOSED
@@ -224,6 +234,9 @@ def scan_loop(
                         count = -1
                 elif is_text(text, spans, RESOURCES, 0):
                     count = -1
+        if count == NO_ROOM and row + strange > 0:
+            ending = FULL
+            break
         if count < 0:
             odd[strange, 0], odd[strange, 1], odd[strange, 2] = at, stop, row
             strange += 1
@@ -243,21 +256,28 @@ def scan_loop(
 
 
 def scan_elements(
-    text: bytes | bytearray, at: int = 0, end: int | None = None, *, listed: bool = False, repaired: bool = False
+    text: bytes | bytearray,
+    at: int = 0,
+    end: int | None = None,
+    *,
+    listed: bool = False,
+    repaired: bool = False,
+    most: int | None = None,
 ) -> tuple[Rows, int, int]:
     """The elements of a sequence of values, or (`listed`) of an array from behind its `[`; the place behind the last whole
     one, and how the scan ended.
 
-    `repaired` texts were written by this program from decoded records: an id may hold escapes and any letter.
+    `repaired` texts were written by this program from decoded records: an id may hold escapes and any letter. With `most`
+    there is room for so many elements, whatever they are.
     """
     end = len(text) if end is None else end
     octets = np.frombuffer(text, np.uint8)
     size = end - at
-    places = np.empty((size // RECORD_BYTES_MIN + 1, PLACES), np.int64)
-    hashes = np.empty((len(places), 3), np.uint64)
-    arns = np.empty((size // ARN_BYTES_MIN + 1, 2), np.int64)
-    arn_hashes = np.empty(len(arns), np.uint64)
-    odd = np.empty((ODD_MAX, 3), np.int64)
+    rows = size // RECORD_BYTES_FEW + 64 if most is None else most + 1
+    places, hashes = np.empty((rows, PLACES), np.int64), np.empty((rows, 3), np.uint64)
+    resources = size // (ARN_BYTES_FEW if most is None else ARN_BYTES_MIN) + 256
+    arns, arn_hashes = np.empty((resources, 2), np.int64), np.empty(resources, np.uint64)
+    odd = np.empty((ODD_MAX if most is None else most + 1, 3), np.int64)
     notes = np.zeros(4, np.int64)
     spans = np.empty(UNSURE + 3, np.int64)
     held = address_of(spans)
@@ -267,5 +287,5 @@ def scan_elements(
             address_of(octets), at, end, listed, repaired, held, found, notes, places, hashes, arns, arn_hashes, odd
         )
     )  # fmt: skip
-    rows, resources, strange, ending = (int(count) for count in notes)
+    rows, resources, strange, ending = notes.tolist()
     return Rows(places[:rows], hashes[:rows], arns[:resources], arn_hashes[:resources], odd[:strange]), at, ending

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from processor.core.batches import Decoded, decode_lines, decode_text, take_in
 from processor.core.envelopes import is_crowd, judge_elements, judge_payloads, judge_value
 from processor.core.records import Judged, Rejected
-from processor.core.scan import BROKEN, CLOSED
+from processor.core.scan import BROKEN, CLOSED, FULL
 
 SLICE_BYTES = 512 * 1024
 """A scan's start costs what some tens of records do."""
@@ -109,7 +109,7 @@ def _decode_array(buffer: Buffer) -> Iterator[Decoded]:
             yield found
         if ending == CLOSED:
             return
-        if ending == BROKEN or (buffer.ended and end == len(buffer.bytes)):
+        if ending == BROKEN or (ending != FULL and buffer.ended and end == len(buffer.bytes)):
             break
         size = SLICE_BYTES if moved else 2 * size
     yield from _scan_array(buffer)
