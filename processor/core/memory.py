@@ -50,6 +50,7 @@ class Memory:
             len(self.sessions) > SESSIONS_MAX
             or self.by_who.count > CALLERS_MAX
             or len(self.calls) > CALLS_MAX
+            or len(self.shape_keys) > SHAPES_MAX
             or len(self.shapes) > SHAPES_MAX
             or len(self.places) > PLACES_MAX
         )
