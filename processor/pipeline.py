@@ -6,7 +6,7 @@ payload bytes -> records -> principals -> actions -> uses -> usage -> store -> g
 from collections.abc import Sequence
 
 from processor.core.actions import ActionMap
-from processor.core.batches import Decoded, decode_log_batch, decode_payloads
+from processor.core.batches import Decoded, add_decoded, decode_log_batch, decode_payloads
 from processor.core.horizon import Horizon
 from processor.core.intake import Intake
 from processor.core.ledger import Ledger
@@ -37,6 +37,9 @@ class Pipeline:
         """Take in payloads of any form, unzipped: EventBridge events, records, notifications."""
         self.feed(decode_payloads(payloads))
 
-    def feed_log_batch(self, batch: bytes) -> None:
-        """Take in a CloudWatch Logs batch, unzipped."""
-        self.feed(decode_log_batch(batch))
+    def feed_log_batches(self, batches: Sequence[bytes | bytearray]) -> None:
+        """Take in CloudWatch Logs batches, unzipped, as one: each has a few hundred records."""
+        found = Decoded([], [], [])
+        for batch in batches:
+            add_decoded(found, decode_log_batch(batch))
+        self.feed(found)

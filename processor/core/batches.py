@@ -198,15 +198,15 @@ def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
     return take_in(judge_payloads(payloads))
 
 
-def decode_log_batch(batch: bytes) -> Decoded:
+def decode_log_batch(batch: bytes | bytearray) -> Decoded:
     """A CloudWatch Logs batch, unzipped: fast where every message is a record."""
     messages = read_messages(batch)
     if messages is not None:
         try:
             text = "\n".join(messages).encode()
         except UnicodeEncodeError:  # A lone surrogate: such a message is looked at by itself.
-            return take_in(judge_value(batch))
+            return take_in(judge_value(bytes(batch)))
         rows, _, ending = scan_elements(text, most=len(messages))
         if ending == RAN_OUT and not len(rows.odd) and len(rows.places) == len(messages):
             return gather(text, rows)
-    return take_in(judge_value(batch))
+    return take_in(judge_value(bytes(batch)))

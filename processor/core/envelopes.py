@@ -135,7 +135,7 @@ def _open_batch(whole: dict[str, Any], events: list[Any], raw: bytes) -> Judged:
     return found
 
 
-def read_messages(batch: bytes) -> list[str] | None:
+def read_messages(batch: bytes | bytearray) -> list[str] | None:
     """The messages of a CloudWatch Logs batch, unzipped, each a record as it should be; none of a CONTROL_MESSAGE. None
     where the batch is no batch, or not only of messages."""
     try:

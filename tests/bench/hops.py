@@ -29,9 +29,10 @@ from processor.shell.redis import Store
 from processor.shell.tables import load_catalogue
 from tests.bench.measure import read_memory
 
-FLUSH_PAYLOADS = 20_000
 PAYLOADS = 2_000
-"""As many events as a backlog's answer to GetRecords holds."""
+BATCHES = 8
+"""As many events, and batches of some 250 records, as a backlog's answer to GetRecords holds. They are flushed when all are
+read, as so many records of S3 are: it is the framings that are compared."""
 
 
 def quiet(text: str) -> None:
@@ -100,8 +101,6 @@ async def run_eventbridge(corpus: Path) -> dict[str, Any]:
     async def work(opened: Opened, order: ReplayOrder) -> None:
         for at in range(0, len(payloads), PAYLOADS):
             opened.pipeline.feed_payloads(payloads[at : at + PAYLOADS])
-            if at % FLUSH_PAYLOADS == 0:
-                await opened.state.flush()
 
     return await measure(corpus, work)
 
@@ -125,10 +124,8 @@ async def run_log_batches(corpus: Path) -> dict[str, Any]:
         at += 8 + size
 
     async def work(opened: Opened, order: ReplayOrder) -> None:
-        for number, batch in enumerate(batches):
-            opened.pipeline.feed_log_batch(bytes(deflate.gzip_decompress(batch)))
-            if number % 100 == 0:
-                await opened.state.flush()
+        for at in range(0, len(batches), BATCHES):
+            opened.pipeline.feed_log_batches([deflate.gzip_decompress(batch) for batch in batches[at : at + BATCHES]])
 
     return await measure(corpus, work)
 
