@@ -39,6 +39,7 @@ from urllib.parse import quote
 from processor.shell.redis import StoreBusy, StoreError, StoreRefused
 
 TEMPORARY_PREFIX = "gapwatch-redis-"
+REMOVALS_MAX = 20
 LOCK, REDIS_LOCK, LOG, SOCKET, FILES = "lock", "redis.lock", "redis.log", "redis.sock", "redis"
 OWN_NAMES = {LOCK, REDIS_LOCK, LOG, SOCKET, FILES, "lost+found"}
 """What an unfinished store may hold; lost+found is in every fresh volume."""
@@ -113,7 +114,11 @@ class Hold:
 
     def remove(self) -> None:
         """Delete the folder, while nobody else can take it for a dead one, and release it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # Another start that looks for dead folders makes a lock where it finds none, and so keeps the folder from going.
+        for _ in range(REMOVALS_MAX):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                break
         self.release()
 
 
