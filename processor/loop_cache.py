@@ -20,8 +20,10 @@ LOOPS = (
     "key_tables",
     "resolve_loop",
     "scan",
+    "sessions",
+    "usage",
 )
-"""The modules of core that hold compiled functions."""
+"""The modules of core that hold compiled functions, or constants that are compiled into them."""
 
 
 @cache

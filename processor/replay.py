@@ -84,7 +84,7 @@ class Replay:
                 cut = cut or self._pipeline.ledger.beyond_until > beyond
             if name is not None:
                 self._moves.append((name, Position(index, whole=False, cut=cut, until=until)))
-            if self._held.read >= HELD_RECORDS:
+            if until < TIME_MAX or self._held.read >= HELD_RECORDS:
                 self._apply_held()
                 await self._flush_if_due()
         if reader.damage is not None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from processor.loop_cache import LOOPS
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = ROOT / "processor"
 CORE = PROGRAM / "core"
@@ -248,6 +250,11 @@ def test_names_use_the_words_of_the_design(path: Path) -> None:
 def test_no_function_just_processes(path: Path) -> None:
     for function in find_functions(parse(path)):
         assert function.name.strip("_") not in NEVER_WHOLE, f"{name_of(path)}:{function.lineno}: says not what it does"
+
+
+def test_what_is_kept_of_loops_is_void_when_any_of_them_changes() -> None:
+    compiled = {path.stem for path in CORE.glob("*.py") if re.search(r"^@(?:compiled|inner)$", path.read_text(), re.M)}
+    assert compiled <= set(LOOPS)
 
 
 def test_words_that_are_allowed_are_used() -> None:

@@ -16,7 +16,6 @@ class Attached:
         self.calls = calls
         self.sessions = sessions
         self.places = places
-        self.size = 0
         self.outcomes: Numbers = np.zeros(64, np.int64)
         self.cells_from: Numbers = np.zeros(64, np.int64)
         self.cells_to: Numbers = np.zeros(64, np.int64)

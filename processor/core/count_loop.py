@@ -8,6 +8,7 @@ import numpy as np
 from processor.core.compiled import Numbers, Octets, Words, compiled, inner
 from processor.core.key_tables import EMPTY, combine, find_slot
 from processor.core.sessions import DENIED, SUCCEEDED
+from processor.core.usage import FACETS_MAX, OPERATOR, REGION, RESOURCE, VIA
 
 COUNT, DENIED_COUNT, FIRST, LAST, FIRST_SUCCESS, LAST_SUCCESS, DAY, DAY_COUNT = range(8)
 CELL_NUMBERS = 8
@@ -20,12 +21,8 @@ WHOLE = 1
 """The low bit of a count in the table of days: it is the day's whole count, not only what is to be added to it. A day's key
 is its cell's number, one more, above 20 bits of the day."""
 
-FACETS_MAX = 16
 FACETS_OF_USE_MAX = FACETS_MAX + 4
 """What one use may add to one cell: an operator, a region, a via, and resources up to the one that overflows."""
-
-FACET_OPERATOR, FACET_REGION, FACET_RESOURCE, FACET_VIA = range(4)
-"""Indexes of FACETS in usage.py."""
 
 (
     USES, DENIALS, DUPLICATES, BEYOND, SEEN, CHANGES, DAYS, MET, NEW_FACETS, NEXT,
@@ -152,22 +149,22 @@ def count_loop(
                 continue
             move_cell(cell, times[use], outcomes[call] == SUCCEEDED, late, cells, day_keys, day_counts, notes)
             session = sessions[use]
-            if note_facet(cell, FACET_OPERATOR, operators[session], marks, facet_counts, met, notes):
+            if note_facet(cell, OPERATOR, operators[session], marks, facet_counts, met, notes):
                 row = notes[NEW_FACETS]
-                facets[row, 0], facets[row, 1], facets[row, 2] = cell, FACET_OPERATOR, session
+                facets[row, 0], facets[row, 1], facets[row, 2] = cell, OPERATOR, session
                 notes[NEW_FACETS] = row + 1
             region = regions[where[use]]
-            if note_facet(cell, FACET_REGION, region, marks, facet_counts, met, notes):
+            if note_facet(cell, REGION, region, marks, facet_counts, met, notes):
                 row = notes[NEW_FACETS]
-                facets[row, 0], facets[row, 1], facets[row, 2] = cell, FACET_REGION, where[use]
+                facets[row, 0], facets[row, 1], facets[row, 2] = cell, REGION, where[use]
                 notes[NEW_FACETS] = row + 1
-            if vias[session] != EMPTY and note_facet(cell, FACET_VIA, vias[session], marks, facet_counts, met, notes):
+            if vias[session] != EMPTY and note_facet(cell, VIA, vias[session], marks, facet_counts, met, notes):
                 row = notes[NEW_FACETS]
-                facets[row, 0], facets[row, 1], facets[row, 2] = cell, FACET_VIA, session
+                facets[row, 0], facets[row, 1], facets[row, 2] = cell, VIA, session
                 notes[NEW_FACETS] = row + 1
             for arn in range(arns_from[use], arns_to[use]):
-                if note_facet(cell, FACET_RESOURCE, arn_hashes[arn], marks, facet_counts, met, notes):
+                if note_facet(cell, RESOURCE, arn_hashes[arn], marks, facet_counts, met, notes):
                     row = notes[NEW_FACETS]
-                    facets[row, 0], facets[row, 1], facets[row, 2] = cell, FACET_RESOURCE, arn
+                    facets[row, 0], facets[row, 1], facets[row, 2] = cell, RESOURCE, arn
                     notes[NEW_FACETS] = row + 1
     notes[NEXT] = end

@@ -22,9 +22,6 @@ from processor.core.count_loop import (
     DAYS,
     DENIALS,
     DUPLICATES,
-    FACET_OPERATOR,
-    FACET_REGION,
-    FACET_RESOURCE,
     FACETS_OF_USE_MAX,
     MET,
     NEW_FACETS,
@@ -41,11 +38,11 @@ from processor.core.principals import Principal
 from processor.core.records import TIME_MAX
 from processor.core.sessions import Call, key_of, shard_of
 from processor.core.tally import Tally
-from processor.core.usage import REGION, RESOURCE, VIA, Cell, PrincipalUsage
+from processor.core.usage import OPERATOR, REGION, RESOURCE, VIA, Cell, PrincipalUsage
 from processor.core.uses import Uses
 
 HANDED_BACK = 8_192
-"""Rows that the loop may hand back at a time: days that ended, and facets."""
+"""Facets that the loop may hand back at a time."""
 
 
 class Ledger:
@@ -170,12 +167,12 @@ class Ledger:
         """Keep the values that are new to a cell in the cell itself."""
         cells, sessions, places, batch = self._cells, uses.sessions, uses.places, uses.batch
         for index, facet, place in facets.tolist():
-            if facet == FACET_OPERATOR:
+            if facet == OPERATOR:
                 cells[index].note_operator(sessions[place].operator)
-            elif facet == FACET_RESOURCE:
+            elif facet == RESOURCE:
                 assert batch is not None  # noqa: S101 - ARNs come with the batch that has their texts
                 cells[index].note_facet(RESOURCE, batch.read_arn(place))
-            elif facet == FACET_REGION:
+            elif facet == REGION:
                 cells[index].note_facet(REGION, places[place].region or "")
             else:
                 cells[index].note_facet(VIA, sessions[place].via)

@@ -12,8 +12,6 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-API_CALL = "AwsApiCall"
-
 NOT_IAM_EVENT_TYPES = frozenset(
     (
         "AwsServiceEvent",
