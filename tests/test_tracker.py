@@ -137,7 +137,7 @@ def assert_equal_to_recompute(tracker: Tracker, fleet: Fleet, told: dict[int, li
     assert told.keys() == members.keys()
     for key, member in members.items():
         cells = {} if member.usage is None else member.usage.cells
-        covered = fleet.coverage.since_of(member.principal.account_id)
+        covered = fleet.covered_since(member.principal)
         from_nothing = recompute(cells, member.granted, covered, as_of, fleet.windows)
         kept = gap_kept(tracker, key)
         assert mask_known(kept.used, fleet.catalogue) == mask_known(from_nothing.used, fleet.catalogue)

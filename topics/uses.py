@@ -1,17 +1,116 @@
 """Topic `uses`: what principals did, from intake to ledger.
 
-A message carries either a batch of uses of one shard, each with the hash of its eventID and its position in its source, or a
-mark: how far a source is sent (source, position, watermark), in order with its uses. Partition N carries shard N and nothing
-else; its order is the order in which a ledger applies it, so an intake sends a source's next batch to a partition only after the
-earlier one is acknowledged.
+Partition N carries shard N and nothing else; its order is the order in which a ledger applies it. A message carries a batch of
+uses of that shard, or a mark, or both.
+
+**Batch.** Tables that the uses have in common, and columns, little-endian, one element a use: `call`, `session` and `region` are
+indexes of tables (u32), `time` is event time (u32), `event` the 64-bit hash of sharedEventID or else eventID for this principal,
+whose top 6 bits are the shard (u64), `arns` how many ARNs of resources it names (u16) and `arn` which ones, one use after the
+other (u32). `index` (u32) is a use's place in its slice, and `parts` say which slices the uses are of: (index of `sources`,
+sequence of the slice, uses), one after the other. (sequence, index) orders all of a source; a ledger skips what is at or below what
+it has applied of that source. An intake sends the next slice of a source only after the earlier one is acknowledged and stored.
+`ended` are sources (indexes) of which nothing comes any more.
+
+**Mark.** How far a source is sent: up to `watermark`, in event time, all of its records are in the partition, before the mark.
+`accounts` tell since when accounts' logs are known. Coverage comes this way, in order with the uses that it vouches for.
 
 A ledger that has to go back (a crash, a Redis that came back older) reads again from here: what is older than the retention
 is gone, and becomes a hole in the coverage.
-
-The codec lives in topics/uses.py and comes with the intake.
 """
 
-from topics.contract import DAY_SECONDS, SHARDS, Topic
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+from topics.contract import (
+    DAY_SECONDS,
+    SHARDS,
+    AccountId,
+    ActionName,
+    Arn,
+    Codec,
+    Example,
+    Time,
+    Topic,
+    UniqueId,
+)
+
+USES_MAX = 65_536
+"""Of one message: a column is 512 kB then at most, and a ledger's memory bounded."""
+
+SOURCE_BYTES = 16
+SourceId = Annotated[bytes, Meta(min_length=SOURCE_BYTES, max_length=SOURCE_BYTES)]
+Sequence = Annotated[bytes, Meta(min_length=1, max_length=32)]
+Number = Annotated[int, Meta(ge=0)]
+Column = Annotated[bytes, Meta(max_length=8 * USES_MAX)]
+
+
+class UsingPrincipal(Struct, frozen=True, array_like=True, gc=False):
+    """Who did something; its account is the ARN's."""
+
+    arn: Arn
+    unique_id: UniqueId | None
+    kind: str
+
+
+class UsingCall(Struct, frozen=True, array_like=True, gc=False):
+    """What was called: by whom (index of `principals`), how it ended (0 done, 1 failed, 2 denied), which actions (indexes)."""
+
+    principal: Number
+    outcome: Annotated[int, Meta(ge=0, le=2)]
+    actions: tuple[Number, ...]
+
+
+class Part(Struct, frozen=True, array_like=True, gc=False):
+    """So many uses of one slice of a source (index of `sources`)."""
+
+    source: Number
+    sequence: Sequence
+    uses: Number
+
+
+class Batch(Struct, frozen=True, kw_only=True, gc=False):
+    """Uses of one shard; see the module's text."""
+
+    principals: tuple[UsingPrincipal, ...]
+    actions: tuple[ActionName, ...]
+    calls: tuple[UsingCall, ...]
+    sessions: tuple[tuple[str, str], ...]
+    regions: tuple[str, ...]
+    texts: tuple[str, ...]
+    sources: tuple[SourceId, ...]
+    parts: tuple[Part, ...]
+    ended: tuple[Number, ...] = ()
+    call: Column
+    session: Column
+    region: Column
+    time: Column
+    event: Column
+    index: Column
+    arns: Column
+    arn: bytes
+
+
+class Mark(Struct, frozen=True, kw_only=True, gc=False):
+    """How far a source is sent. `lasting`: it is a source without an end, whose next mark holds back what is said until then."""
+
+    source: SourceId
+    watermark: Time
+    lasting: bool = True
+    accounts: dict[AccountId, Time] = {}
+
+
+class Message(Struct, frozen=True, kw_only=True, gc=False):
+    """The value of a message."""
+
+    SCHEMA: ClassVar[int] = 1
+
+    schema: int = SCHEMA
+    batch: Batch | None = None
+    mark: Mark | None = None
+
+
+EXAMPLE = Example(key=b"", partition=0, value=b"")
 
 TOPIC = Topic(
     name="uses",
@@ -19,7 +118,9 @@ TOPIC = Topic(
     partitions=SHARDS,
     retention_seconds=7 * DAY_SECONDS,
     compacted=False,
-    schema=1,
+    schema=Message.SCHEMA,
     doc="Batches of uses of one shard, and marks: how far a source is sent.",
-    example=None,
+    example=EXAMPLE,
 )
+
+CODEC = Codec(TOPIC, Message, "msgpack")

@@ -36,7 +36,7 @@ def find_members(fleet: Fleet, wanted: str) -> list[Member]:
 def build_explanation(fleet: Fleet, member: Member, names: Sequence[str], action: str | None, as_of: int) -> Json:
     """The evidence for all verdicts of a principal, or for one action's (any case)."""
     account = member.principal.account_id
-    covered = fleet.coverage.since_of(account)
+    covered = fleet.covered_since(member.principal)
     verdicts = [] if member.granted is None else fleet.verdicts_of(member, fleet.gap_of(member, as_of), as_of)
     found: Json = {
         "arn": member.principal.arn,
@@ -149,7 +149,7 @@ def say_why(fleet: Fleet, member: Member, cell: Cell | None, action: int, verdic
     if verdict == "too_new" and member.granted is not None:
         born = [when for when, mask in member.granted.births if mask >> action & 1]
         return f"granted {format_time(max([member.granted.created, *born]))}, later than the window's start {start}"
-    covered = fleet.coverage.since_of(account)
+    covered = fleet.covered_since(member.principal)
     if verdict == "unproven":
         known = "is not known at all" if covered is None else f"is known only since {format_time(covered)}"
         return f"the log of account {account} {known}, the window starts {start}"

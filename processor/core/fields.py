@@ -17,7 +17,9 @@ from processor.core.compiled import (
     store_number,
 )
 from processor.core.json_scan import has_escapes, peek, skip_key, skip_space, skip_value
-from processor.core.key_tables import EMPTY, combine, hash_bytes
+from processor.core.key_tables import EMPTY, EVENT_BITS, combine, hash_bytes
+
+EVENT_MASK = np.uint64(EVENT_BITS)
 
 _FIELDS = [
     "userIdentity",
@@ -186,12 +188,12 @@ def hash_fields(text: int, spans: int, fields: tuple[int, ...]) -> tuple[np.uint
 
 @inner
 def hash_event(text: int, spans: int) -> tuple[np.uint64, np.uint64]:
-    """The hash of sharedEventID, else eventID, and its words or-ed."""
+    """The hash of sharedEventID, else eventID, its top 6 bits left for the shard (sessions.salt_of), and its words or-ed."""
     hashed, seen = hash_bytes(text, start_of(spans, ID) + 1, end_of(spans, ID) - 1, SEED)
     if is_text(text, spans, SHARED, 1):
         hashed, words = hash_bytes(text, start_of(spans, SHARED) + 1, end_of(spans, SHARED) - 1, SEED)
         seen |= words
-    return hashed, seen
+    return hashed & EVENT_MASK, seen
 
 
 @inner

@@ -1,13 +1,13 @@
 """All principals of a store as of a time: grants, usage, coverage and settings brought together for their verdicts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from processor.core.catalogue import Catalogue, mask_of_ids
 from processor.core.gap import Granted, Logging, PrincipalGap, Verdicts, Window, judge, observable_mask, recompute
 from processor.core.inventory import InventoryPrincipal
 from processor.core.principals import Principal
-from processor.core.sessions import Scope, key_of
+from processor.core.sessions import Scope, key_of, shard_of
 from processor.core.usage import PrincipalUsage
 
 NO_LOGGING_SET = Logging()
@@ -25,13 +25,22 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Since when the log of an account is known to be complete: its first record, or `since` for every account."""
+    """Since when the log of an account is known to be complete: its first record, or `since` for every account.
+
+    `shards` are what some shards know of accounts instead; `holes` are by shard the ends of spans of event time that it may
+    have missed: what lies before one is not proven.
+    """
 
     accounts: Mapping[str, int]
     since: int | None = None
+    shards: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    holes: Mapping[int, int] = field(default_factory=dict)
 
-    def since_of(self, account_id: str) -> int | None:
-        return self.since if self.since is not None else self.accounts.get(account_id)
+    def since_of(self, account_id: str, shard: int) -> int | None:
+        first = self.since
+        if first is None:
+            first = self.shards.get(shard, self.accounts).get(account_id)
+        return None if first is None else max(first, self.holes.get(shard, 0))
 
 
 class Fleet:
@@ -97,25 +106,28 @@ class Fleet:
         size = self.catalogue.size
         return {account: mask_of_ids(a for a in seen if a < size) for account, seen in by_account.items()}
 
-    def note_seen(self, account_id: str, action: int) -> bool:
-        """Take a use of an action in; True where it was not known to be observable in that account."""
-        bit = 1 << action
-        if self.observable(account_id) & bit or action >= self.catalogue.size:
-            return False
-        self._observable[account_id] |= bit
-        return True
+    def note_seen(self, account_id: str, actions: int) -> None:
+        """Take in that actions were used in an account: the log shows them there."""
+        self._observable[account_id] = self.observable(account_id) | (actions & self.catalogue.all_mask)
+
+    def has(self, key: int) -> bool:
+        """Whether a principal is known, by inventory or by use."""
+        return key in self._usages or key in self._inventory
+
+    def covered_since(self, principal: Principal) -> int | None:
+        """Since when the log that a principal's uses stand in is known."""
+        return self.coverage.since_of(principal.account_id, shard_of(key_of(principal)))
 
     def gap_of(self, member: Member, as_of: int) -> PrincipalGap:
         cells = {} if member.usage is None else member.usage.cells
-        covered = self.coverage.since_of(member.principal.account_id)
+        covered = self.covered_since(member.principal)
         return recompute(cells, member.granted, covered, as_of, self.windows)
 
     def verdicts_of(self, member: Member, gap: PrincipalGap, as_of: int) -> list[Verdicts]:
         """The verdicts of a member with grants, one element a window."""
         assert member.granted is not None  # noqa: S101 - the caller asks for members with grants
-        account = member.principal.account_id
-        observable = self.observable(account)
-        covered = self.coverage.since_of(account)
+        observable = self.observable(member.principal.account_id)
+        covered = self.covered_since(member.principal)
         return [
             judge(member.granted, used, observable, covered, as_of, window.seconds)
             for used, window in zip(gap.used, self.windows, strict=True)

@@ -117,6 +117,7 @@ class Intake:
             arns_to=places[kept, ARNS_TO],
             arn_hashes=batch.rows.arn_hashes,
             batch=batch,
+            row=kept,
         )
 
     def _run_loop(self, batch: Batch, todo: Numbers, columns: Columns) -> tuple[Numbers, Words, Numbers, Numbers]:

@@ -10,6 +10,10 @@ from processor.core.compiled import Numbers, Words, compiled, inner, load_some, 
 EMPTY = np.uint64(0)
 """The key of a free slot; a hash that is 0 by chance is taken for 1."""
 
+SHARD_SHIFT = 58
+EVENT_BITS = 2**SHARD_SHIFT - 1
+"""What of an event's hash is the event's own; the bits above it are the shard that it is counted in."""
+
 _ONE = np.uint64(1)
 _PRIME_1 = np.uint64(0x9E3779B185EBCA87)
 _PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)

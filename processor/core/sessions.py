@@ -8,6 +8,7 @@ from typing import Any
 from xxhash import xxh3_64_intdigest
 
 from processor.core.actions import ActionRule
+from processor.core.key_tables import EVENT_BITS, SHARD_SHIFT
 from processor.core.principals import Principal
 
 SHARDS = 64
@@ -18,16 +19,22 @@ SUCCEEDED, FAILED, DENIED = range(3)
 
 def key_of(principal: Principal) -> int:
     """The 64-bit key of a principal in a store: XXH3-64 of `ARN NUL unique id`. Its top 6 bits are the shard."""
-    return xxh3_64_intdigest(_name_of(principal))
+    key: int = xxh3_64_intdigest(_name_of(principal))
+    return key
 
 
 def shard_of(key: int) -> int:
-    return key >> 58
+    """The shard of a principal's key, or of the hash of an event of it."""
+    return key >> SHARD_SHIFT
 
 
 def salt_of(principal: Principal) -> int:
-    """Makes one event's hash another one for each principal: an event is a duplicate of its own principal's only."""
-    return xxh3_64_intdigest(_name_of(principal), seed=1)
+    """Makes one event's hash another one for each principal: an event is a duplicate of its own principal's only.
+
+    Its top 6 bits are the shard, and those of an event's own hash are 0: what was seen is divided like all else of a store.
+    """
+    hashed: int = xxh3_64_intdigest(_name_of(principal), seed=1)
+    return (hashed & EVENT_BITS) + (shard_of(key_of(principal)) << SHARD_SHIFT)
 
 
 def _name_of(principal: Principal) -> bytes:

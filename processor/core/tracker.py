@@ -1,14 +1,14 @@
 """The gaps of all principals, kept as uses come and time passes."""
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from processor.core.catalogue import RISKS
-from processor.core.fleet import Fleet, Member
+from processor.core.fleet import Coverage, Fleet, Member
 from processor.core.gap import PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
 from processor.core.report import count_not_granted, granted_services
-from processor.core.sessions import key_of
+from processor.core.sessions import key_of, shard_of
 from processor.core.usage import PrincipalUsage
 
 PRIVILEGED = tuple(risk for risk in RISKS if risk not in ("data_access", "destructive"))
@@ -39,14 +39,29 @@ class FirstUse:
     action: str
 
 
-class Tracker:
-    """Follows the fleet from `as_of` on. `changed` holds the keys of principals whose counts may be other than last told."""
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a principal was before it changed: `why` it did is use, grant, lapse, coverage or catalogue."""
 
-    def __init__(self, fleet: Fleet, usages: Iterable[PrincipalUsage], as_of: int) -> None:
+    why: str
+    verdicts: Sequence[Verdicts] | None
+
+
+class Tracker:
+    """Follows the fleet from `as_of` on. `changed` holds the keys of principals whose counts may be other than last told;
+    with `keep_before` also `before`: why each changed first, and its verdicts then (None: without grants)."""
+
+    def __init__(
+        self, fleet: Fleet, usages: Iterable[PrincipalUsage], as_of: int, *, keep_before: bool = False
+    ) -> None:
         self.fleet = fleet
         self.as_of = as_of
         self.changed: set[int] = set()
+        self.before: dict[int, Before] = {}
+        self._keep_before = keep_before
         self.first_uses_evicted = 0
+        self.found_observable: list[tuple[str, int]] = []
+        self.gone: set[int] = set()
         self._gaps: dict[int, PrincipalGap] = {}
         self._turns: list[tuple[int, int]] = []
         self._by_account: dict[str, set[int]] = {}
@@ -57,12 +72,13 @@ class Tracker:
         for path in fleet.catalogue.paths:
             self._privileged |= path.mask
         for member in fleet.members():
-            self._add(key_of(member.principal), member)
+            self.add(key_of(member.principal), member)
         first = sorted(self._find_first_uses(usages), key=lambda found: found[1].time)
         for place, use in first[-FIRST_USES_MAX:]:
             self._first_uses[place] = use
 
-    def _add(self, key: int, member: Member) -> PrincipalGap:
+    def add(self, key: int, member: Member) -> PrincipalGap:
+        """Follow a principal from now on, or anew because what is known beside its uses has changed."""
         gap = self._gaps[key] = self.fleet.gap_of(member, self.as_of)
         heapq.heappush(self._turns, (gap.turns_at, key))
         self._by_account.setdefault(member.principal.account_id, set()).add(key)
@@ -74,47 +90,100 @@ class Tracker:
         key = int.from_bytes(usage.key, "big")
         gap = self._gaps.get(key)
         if gap is None:
-            gap = self._add(key, self.fleet.member(key))
-        turned = gap.turns_at
+            gap = self.add(key, self.fleet.member(key))
+        turned, used = gap.turns_at, list(gap.used)
         for action in actions:
             cell = usage.cells[action]
             if action >= self.fleet.catalogue.size:
                 continue
             if cell.last:
                 if apply_use(gap, action, cell.last, self.as_of, self.fleet.windows):
-                    self.changed.add(key)
-                if self.fleet.note_seen(usage.principal.account_id, action):
-                    self.changed |= self._by_account[usage.principal.account_id]
+                    self._change(key, "use", used)
+                self.note_seen(usage.principal.account_id, 1 << action)
             if self._privileged >> action & 1 and cell.last_success and (key, action) not in self._first_uses:
                 self._note_first_use(key, usage, action)
         if gap.turns_at < turned:
             heapq.heappush(self._turns, (gap.turns_at, key))
 
+    def note_seen(self, account_id: str, actions: int) -> int:
+        """Take in that actions were used in an account, by whomever; those that were not known to be observable there."""
+        new = actions & self.fleet.catalogue.all_mask & ~self.fleet.observable(account_id)
+        if new:
+            for key in self._by_account.get(account_id, ()):
+                self._change(key, "use")
+            self.fleet.note_seen(account_id, new)
+            self.found_observable.append((account_id, new))
+        return new
+
+    def _change(self, key: int, why: str, used: Sequence[int] | None = None) -> None:
+        """Note that a principal is about to change, or has changed from `used`."""
+        self.changed.add(key)
+        if self._keep_before and key not in self.before:
+            self.before[key] = Before(why, self.verdicts_of(key, used))
+
+    def verdicts_of(self, key: int, used: Sequence[int] | None = None) -> list[Verdicts] | None:
+        """The verdicts of a principal as they are, or were when the actions `used` were; None for one without grants."""
+        member, gap = self.fleet.member(key), self._gaps[key]
+        if member.granted is None:
+            return None
+        return self.fleet.verdicts_of(member, gap if used is None else PrincipalGap(list(used), 0), self.as_of)
+
+    def apply_grants(self, key: int, change: Callable[[], None]) -> None:
+        """Let `change` put other grants of a principal into the fleet's inventory, or take them out."""
+        if key in self._gaps:
+            self._change(key, "grant")
+        elif self._keep_before:
+            self.before.setdefault(key, Before("grant", None))
+        change()
+        if self.fleet.has(key):
+            self.add(key, self.fleet.member(key))
+        else:
+            self._gaps.pop(key, None)
+            self.gone.add(key)
+
     def note_coverage(self, accounts: Mapping[str, int]) -> None:
         """Take in since when the accounts' logs are known: a first record, or an older one, concerns all verdicts there."""
+        self.cover(replace(self.fleet.coverage, accounts=accounts))
+
+    def cover(self, coverage: Coverage) -> None:
+        """Take in another coverage."""
         before = self.fleet.coverage
-        now = self.fleet.coverage = replace(before, accounts=accounts)
-        for account_id in accounts:
-            if now.since_of(account_id) != before.since_of(account_id):
-                for key in self._by_account.get(account_id, ()):
-                    self._add(key, self.fleet.member(key))
+        moved = [
+            key
+            for account_id in coverage.accounts
+            for key in self._by_account.get(account_id, ())
+            if coverage.since_of(account_id, shard_of(key)) != before.since_of(account_id, shard_of(key))
+        ]
+        for key in moved:
+            self._change(key, "coverage")
+        self.fleet.coverage = coverage
+        for key in moved:
+            self.add(key, self.fleet.member(key))
 
     def advance(self, as_of: int) -> None:
         """Let time pass: uses lapse, grants come of age, coverage fills windows."""
         if as_of <= self.as_of:
             return
+        if self._keep_before:
+            self._remember_turning(as_of)
         self.as_of = as_of
         while self._turns and self._turns[0][0] <= as_of:
             turn, key = heapq.heappop(self._turns)
-            gap = self._gaps[key]
-            if turn != gap.turns_at:
-                continue  # An earlier turn was found for it since, and has an entry of its own.
+            gap = self._gaps.get(key)
+            if gap is None or turn != gap.turns_at:
+                continue  # It is gone, or an earlier turn was found for it since, and has an entry of its own.
             member = self.fleet.member(key)
             cells = {} if member.usage is None else member.usage.cells
-            covered = self.fleet.coverage.since_of(member.principal.account_id)
+            covered = self.fleet.covered_since(member.principal)
             if advance(gap, cells, member.granted, covered, as_of, self.fleet.windows):
                 self.changed.add(key)
             heapq.heappush(self._turns, (gap.turns_at, key))
+
+    def _remember_turning(self, as_of: int) -> None:
+        """Note the verdicts, as they still are, of all that turns up to a time."""
+        for turn, key in self._turns:
+            if turn <= as_of and (gap := self._gaps.get(key)) is not None and gap.turns_at == turn:
+                self._change(key, "lapse")
 
     def count(self, key: int) -> tuple[Member, list[GapCounts]]:
         """What the metrics say of a principal; nothing for one without an inventory."""

@@ -1,19 +1,30 @@
 """What an intake hands to a ledger."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from processor.core.batches import Batch
 from processor.core.compiled import Numbers, Words
 from processor.core.resolve_loop import NO_CALL
 from processor.core.sessions import Call, Place, Session
 
 
+def _no_rows() -> Numbers:
+    return np.zeros(0, np.int64)
+
+
+class Texts(Protocol):
+    """Has the texts of a batch's ARNs."""
+
+    def read_arn(self, place: int) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Uses:
     """The uses of one batch, a column each: `call`, `session` and `place` are indexes of the lists; `event` is a hash of the
-    event's id for its principal; `arns_from` to `arns_to` are indexes of `arn_hashes`, whose texts `batch` has.
+    event's id for its principal, its top 6 bits the shard; `arns_from` to `arns_to` are indexes of `arn_hashes`, whose texts
+    `batch` has. `row` is a use's place among the records of its batch.
 
     The lists only grow; another list means that what was known of the old one's numbers is void.
     """
@@ -29,7 +40,8 @@ class Uses:
     arns_from: Numbers
     arns_to: Numbers
     arn_hashes: Words
-    batch: Batch | None
+    batch: Texts | None
+    row: Numbers = field(default_factory=_no_rows)
 
 
 class Columns:

@@ -15,6 +15,9 @@ cluster; KEY is a principal's 8-byte key, ACTION an action's 5-byte stable hash,
     P:{N}:f:KEY           hash    ACTION -> facets: operators, regions, resources, services
     P:{N}:g               hash    KEY -> grants
 
+In Kafka mode P:meta says so (`mode`), and what is above is counted and seen is kept by shard: `meta`, `accounts`, `files`, `names`
+and `seen:SPAN` below P:{N} (holds.py). Intakes count classes 1 to 6 in P:meta, and keep their positions in P:files (leases.py).
+
 A flush is one script (lua/flush.lua): it goes through only if owner, flush number and mark are what this writer wrote
 last. It holds positions and the state that they produced, so that the store is always a whole prefix of its input.
 """
@@ -29,7 +32,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from struct import Struct as Packer
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
@@ -47,8 +50,12 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-LAYOUT = "2"
-"""1 hashed the ids of events otherwise: what it has seen would not be known again."""
+from processor.core.sessions import SHARDS
+
+SCRIPTS = ("claim", "flush", "release", "claim_shard", "lease", "advance")
+
+LAYOUT = "3"
+"""1 and 2 hashed the ids of events otherwise: what they have seen would not be known again."""
 
 OWNER_SILENT_SECONDS = 30.0
 """An owner that has not renewed for so long, by Redis' clock, is held to be dead."""
@@ -85,6 +92,14 @@ def read_script(name: str) -> str:
     return files("processor.shell").joinpath("lua", f"{name}.lua").read_text("utf-8")
 
 
+class Last(NamedTuple):
+    """What a writer wrote last: a flush goes through only where the store still has it."""
+
+    owner: bytes = b""
+    flush: int = 0
+    mark: bytes = b""
+
+
 class Store:
     """One Redis and this writer's hold of it.
 
@@ -106,12 +121,10 @@ class Store:
         self._wait = wait
         self._alive = alive
         self._meta = self.key(b"meta")
-        self._member = f"{name_host()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._owner = b""
-        self._flush = 0
-        self._mark = b""
+        self.member = f"{name_host()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._last = Last()
         self._lock = asyncio.Lock()
-        self._scripts = {name: client.register_script(read_script(name)) for name in ("claim", "flush", "release")}
+        self.scripts = {name: client.register_script(read_script(name)) for name in SCRIPTS}
 
     @classmethod
     async def connect(cls, url: str, **options: Any) -> "Store":
@@ -142,6 +155,11 @@ class Store:
                 raise
         return store
 
+    @property
+    def shards(self) -> range:
+        """The shards that a writer of the whole store writes."""
+        return range(SHARDS)
+
     def key(self, *parts: bytes) -> bytes:
         return b":".join((self.prefix, *parts))
 
@@ -151,7 +169,7 @@ class Store:
     async def close(self) -> None:
         """Give up the hold, so that the next writer need not wait, and disconnect."""
         try:
-            if self._owner:
+            if self._last.owner:
                 await asyncio.wait_for(self._release(), RELEASE_SECONDS_MAX)
         except (RedisError, StoreError, TimeoutError, OSError):
             pass  # The next writer finds an owner that no longer renews.
@@ -160,7 +178,7 @@ class Store:
 
     async def _release(self) -> None:
         async with self._lock:
-            await self._scripts["release"](keys=[self._meta], args=[self._owner])
+            await self.scripts["release"](keys=[self._meta], args=[self._last.owner])
 
     async def persist(self, attempt: Callable[[], Awaitable[Result]], what: str) -> Result:
         """Do something on Redis, waiting as long as it is away, loading, full or read-only."""
@@ -196,20 +214,18 @@ class Store:
                 continue
             if not standby and seen is not None and seen != (owner, renewed):
                 raise StoreBusy(
-                    f"the store at {self.where} is held by another gapwatch ({_name_owner(owner)}), which renewed its hold just "
+                    f"the store at {self.where} is held by another gapwatch ({name_owner(owner)}), which renewed its hold just "
                     "now: one writer a store. Stop it, or use another --redis database or --state folder."
                 )
             if waited == 0:
-                self._wait(
-                    f"the store at {self.where} is held by {_name_owner(owner)}: waiting to see whether it lives"
-                )
+                self._wait(f"the store at {self.where} is held by {name_owner(owner)}: waiting to see whether it lives")
             seen = seen or (owner, renewed)
             await asyncio.sleep(0.5)
             waited += 0.5
 
     def _is_gone(self, owner: bytes) -> bool:
         """Whether an owner is a dead process of this host, or this writer itself, before Redis came back older."""
-        return owner.endswith(b" " + self._member.encode()) or _is_dead_here(owner)
+        return owner.endswith(b" " + self.member.encode()) or _is_dead_here(owner)
 
     async def _read_owner(self) -> tuple[bytes | None, bytes, float]:
         owner, renewed = await self.client.hmget(self._meta, "owner", "renewed")
@@ -219,8 +235,8 @@ class Store:
 
     async def _take(self, owner: bytes | None, renewed: bytes) -> bool:
         """Put this writer in the place of `owner`; False where another one was faster."""
-        said, *rest = await self._scripts["claim"](
-            keys=[self._meta], args=[owner or b"", renewed, LAYOUT, "embedded", self._member]
+        said, *rest = await self.scripts["claim"](
+            keys=[self._meta], args=[owner or b"", renewed, LAYOUT, "embedded", self.member]
         )
         if said == b"layout":
             raise StoreRefused(
@@ -229,7 +245,7 @@ class Store:
             )
         if said != b"ok":
             return False
-        self._owner, self._flush, self._mark = rest[0], int(rest[1]), rest[2]
+        self._last = Last(rest[0], int(rest[1]), rest[2])
         return True
 
     async def renew(self) -> None:
@@ -241,21 +257,25 @@ class Store:
 
         Waits while Redis is away or full. A flush whose answer got lost is recognised by its mark.
         """
+        async with self._lock:
+            self._last = await self.write(self._meta, self._last, commands)
+
+    async def write(self, meta: bytes, last: Last, commands: list[Command]) -> Last:
+        """As `flush`, by the hold whose owner, flush number and mark stand in the hash `meta`."""
         mark = secrets.token_bytes(8)
         packed = pack_commands([part for command in commands for part in _split(command)])
-        async with self._lock:
-            args = [self._owner, str(self._flush), self._mark, mark, packed]
-            said, *rest = await self.persist(partial(self._scripts["flush"], keys=[self._meta], args=args), "flush")
-            if said == b"lost":
-                raise StoreLost(self._say_lost(*rest))
-            self._flush += 1
-            self._mark = mark
+        args = [last.owner, str(last.flush), last.mark, mark, packed]
+        said, *rest = await self.persist(partial(self.scripts["flush"], keys=[meta], args=args), "flush")
+        if said == b"lost":
+            raise StoreLost(self.say_lost(last, *rest))
+        return Last(last.owner, last.flush + 1, mark)
 
-    def _say_lost(self, owner: bytes, flush: bytes) -> str:
-        if owner and owner != self._owner:
-            return f"the store at {self.where} was taken by {_name_owner(owner)}"
+    def say_lost(self, last: Last, owner: bytes, flush: bytes) -> str:
+        """Why a flush was refused, in words."""
+        if owner and owner != last.owner:
+            return f"the store at {self.where} was taken by {name_owner(owner)}"
         return (
-            f"Redis at {self.where} came back older (flush {flush.decode()} where {self._flush} was written): what it lost is "
+            f"Redis at {self.where} came back older (flush {flush.decode()} where {last.flush} was written): what it lost is "
             "read again from its sources"
         )
 
@@ -321,7 +341,8 @@ def _is_passing(error: ResponseError) -> bool:
     return str(error).startswith(("OOM", "EXECABORT", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY"))
 
 
-def _name_owner(owner: bytes) -> str:
+def name_owner(owner: bytes) -> str:
+    """Which process an owner is, for a person."""
     mode, _, member = owner.decode(errors="replace").split(" ", 2)
     host, pid, _ = member.rsplit(":", 2)
     return f"process {pid} on {host}, {mode}"

@@ -8,7 +8,6 @@ import numpy as np
 
 from processor.core.catalogue import Catalogue, stable_hash
 from processor.core.ledger import Ledger
-from processor.core.sessions import SHARDS
 from processor.core.tally import Tally
 from processor.core.usage import PrincipalUsage
 from processor.shell.layout import merge_facets, pack_cell, pack_facets, pack_principal, unpack_cell, unpack_principal
@@ -103,8 +102,12 @@ class State:
 
     async def _load_principals(self) -> None:
         store = self.store
-        by_shard = await store.read_many([("HGETALL", store.shard_key(shard, b"p")) for shard in range(SHARDS)])
-        listed = [(shard, key, packed) for shard, answer in enumerate(by_shard) for key, packed in dict(answer).items()]
+        by_shard = await store.read_many([("HGETALL", store.shard_key(shard, b"p")) for shard in store.shards])
+        listed = [
+            (shard, key, packed)
+            for shard, answer in zip(store.shards, by_shard, strict=True)
+            for key, packed in dict(answer).items()
+        ]
         for batch in _batched(listed, _LOAD_BATCH):
             cells = await store.read_many([("HGETALL", store.shard_key(shard, b"u", key)) for shard, key, _ in batch])
             for (_, _, packed), answer in zip(batch, cells, strict=True):

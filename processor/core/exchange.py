@@ -1,0 +1,284 @@
+"""Uses -> messages of topic `uses`, one a shard, and back: what an intake and a ledger say to each other.
+
+A message has the calls, sessions and texts that its uses have in common in tables of its own, so that a ledger needs nothing but
+the message. A ledger keeps one `UsesReader` a shard, which knows what came before.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from processor.core.compiled import Numbers, Words
+from processor.core.key_tables import SHARD_SHIFT
+from processor.core.principals import Principal
+from processor.core.sessions import Actor, Call, Place, Session, hash_text
+from processor.core.uses import Uses
+from topics.uses import USES_MAX, Batch, Message, Part, UsingCall, UsingPrincipal
+
+KNOWN_MAX = 32_768
+"""Calls, sessions and places that a reader remembers, each; beyond that it forgets all, as the same soon come again."""
+
+FindAction = Callable[[str], int]
+Applied = Callable[[bytes], tuple[bytes, int] | None]
+"""How far a source is applied: (sequence, index), None where nothing of it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRows:
+    """One slice in a batch: the rows from `first` on are of this source's slice; `ended`: it was the source's last."""
+
+    first: int
+    source: bytes
+    sequence: bytes
+    ended: bool = False
+
+
+class UsesWriter:
+    """Writes uses as messages. `names` are the actions' names by id."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def write(self, uses: Uses, slices: Sequence[SliceRows]) -> Iterator[tuple[int, Message]]:
+        """(shard, message) for each shard that has uses among these; `slices` by their rows, ascending."""
+        if not len(uses.call):
+            return
+        shards = (uses.event >> np.uint64(SHARD_SHIFT)).astype(np.int64)
+        order = np.argsort(shards, kind="stable")
+        firsts = np.array([each.first for each in slices], np.int64)
+        owners = np.searchsorted(firsts, uses.row, side="right") - 1
+        ordered = shards[order]
+        bounds = np.flatnonzero(np.diff(ordered)) + 1
+        for chosen in np.split(order, bounds):
+            for at in range(0, len(chosen), USES_MAX):
+                part = chosen[at : at + USES_MAX]
+                last = at + USES_MAX >= len(chosen)
+                batch = self._write_batch(uses, part, owners[part], firsts, slices, last=last)
+                yield int(shards[part[0]]), Message(batch=batch)
+
+    def _write_batch(
+        self, uses: Uses, chosen: Numbers, owners: Numbers, firsts: Numbers, slices: Sequence[SliceRows], *, last: bool
+    ) -> Batch:
+        numbers, call = np.unique(uses.call[chosen], return_inverse=True)
+        calls = [uses.calls[number] for number in numbers.tolist()]
+        session_numbers, session = np.unique(uses.session[chosen], return_inverse=True)
+        region_numbers, region = np.unique(uses.place[chosen], return_inverse=True)
+        principals, actions, using = self._write_calls(calls)
+        counts, texts, arn = _write_arns(uses, chosen)
+        sources, parts, ended = _write_parts(owners, slices)
+        return Batch(
+            principals=principals,
+            actions=actions,
+            calls=using,
+            sessions=tuple([
+                (found.operator, found.via) for found in map(uses.sessions.__getitem__, session_numbers.tolist())
+            ]),
+            regions=tuple([uses.places[number].region or "" for number in region_numbers.tolist()]),
+            texts=texts,
+            sources=sources,
+            parts=parts,
+            ended=ended if last else (),
+            call=call.astype("<u4").tobytes(),
+            session=session.astype("<u4").tobytes(),
+            region=region.astype("<u4").tobytes(),
+            time=uses.time[chosen].astype("<u4").tobytes(),
+            event=uses.event[chosen].astype("<u8").tobytes(),
+            index=(uses.row[chosen] - firsts[owners]).astype("<u4").tobytes(),
+            arns=counts.astype("<u2").tobytes(),
+            arn=arn.astype("<u4").tobytes(),
+        )  # fmt: skip
+
+    def _write_calls(
+        self, calls: Iterable[Call]
+    ) -> tuple[tuple[UsingPrincipal, ...], tuple[str, ...], tuple[UsingCall, ...]]:
+        principals: dict[int, int] = {}
+        actions: dict[int, int] = {}
+        written: list[UsingPrincipal] = []
+        using: list[UsingCall] = []
+        for call in calls:
+            number = principals.get(id(call.actor))
+            if number is None:
+                number = principals[id(call.actor)] = len(written)
+                principal = call.actor.principal
+                assert principal is not None  # noqa: S101 - an actor without one is excluded before
+                written.append(UsingPrincipal(principal.arn, principal.unique_id, principal.kind))
+            indexes = tuple([actions.setdefault(action, len(actions)) for action in call.actions])
+            using.append(UsingCall(number, call.outcome, indexes))
+        return tuple(written), tuple([self._names[action] for action in actions]), tuple(using)
+
+
+def _write_arns(uses: Uses, chosen: Numbers) -> tuple[Numbers, tuple[str, ...], Numbers]:
+    """How many ARNs each use names, their texts, and which ones the uses name, one use after the other."""
+    begins, ends = uses.arns_from[chosen], uses.arns_to[chosen]
+    counts = np.minimum(ends - begins, 2**16 - 1)
+    total = int(counts.sum())
+    if not total:
+        return counts, (), np.zeros(0, np.int64)
+    places = np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total)
+    _, firsts, which = np.unique(uses.arn_hashes[places], return_index=True, return_inverse=True)
+    assert uses.batch is not None  # noqa: S101 - ARNs come with the batch that has their texts
+    return counts, tuple(map(uses.batch.read_arn, places[firsts].tolist())), which
+
+
+def _write_parts(
+    owners: Numbers, slices: Sequence[SliceRows]
+) -> tuple[tuple[bytes, ...], tuple[Part, ...], tuple[int, ...]]:
+    """The sources, the slices that the uses are of, and which sources end."""
+    bounds = np.flatnonzero(np.diff(owners)) + 1
+    begins = [0, *bounds.tolist()]
+    ends = [*bounds.tolist(), len(owners)]
+    sources: dict[bytes, int] = {}
+    parts: list[Part] = []
+    for begin, end in zip(begins, ends, strict=True):
+        found = slices[int(owners[begin])]
+        parts.append(Part(sources.setdefault(found.source, len(sources)), found.sequence, end - begin))
+    over = {each.source for each in slices if each.ended}
+    return tuple(sources), tuple(parts), tuple([number for source, number in sources.items() if source in over])
+
+
+class UnreadableUses(ValueError):
+    """A message whose columns and tables do not fit together."""
+
+
+class _Arns:
+    """The texts of a message's ARNs, by place in its column."""
+
+    def __init__(self, texts: Sequence[str], which: Numbers) -> None:
+        self._texts = texts
+        self._which = which
+
+    def read_arn(self, place: int) -> str:
+        return self._texts[int(self._which[place])]
+
+
+class UsesReader:
+    """Reads the messages of one shard. `find` gives an action's id by name, a new one where no catalogue knows it."""
+
+    def __init__(self, find: FindAction) -> None:
+        self._find = find
+        self._forget()
+
+    def _forget(self) -> None:
+        self._calls: list[Call] = []
+        self._sessions: list[Session] = []
+        self._places: list[Place] = []
+        self._actors: dict[tuple[str, str | None], Actor] = {}
+        self._call_numbers: dict[tuple[int, int, tuple[int, ...]], int] = {}
+        self._session_numbers: dict[tuple[str, str], int] = {}
+        self._place_numbers: dict[str, int] = {}
+        self._action_ids: dict[str, int] = {}
+
+    def read(self, batch: Batch) -> Uses:
+        """The uses of a batch. Raises UnreadableUses for one that contradicts itself."""
+        if max(len(self._calls), len(self._sessions), len(self._places)) > KNOWN_MAX:
+            self._forget()
+        count = len(batch.call) // 4
+        call, session = _column(batch.call, "<u4", count), _column(batch.session, "<u4", count)
+        region, time = _column(batch.region, "<u4", count), _column(batch.time, "<u4", count)
+        counts = _column(batch.arns, "<u2", count)
+        ends = np.cumsum(counts)
+        which = _column(batch.arn, "<u4", int(ends[-1]) if count else 0)
+        if sum(part.uses for part in batch.parts) != count:
+            raise UnreadableUses("its parts have another number of uses than its columns")
+        try:
+            return Uses(
+                calls=self._calls,
+                sessions=self._sessions,
+                places=self._places,
+                call=self._number_calls(batch)[call],
+                session=np.array([self._number_session(*each) for each in batch.sessions], np.int64)[session],
+                place=np.array([self._number_place(each) for each in batch.regions], np.int64)[region],
+                time=time,
+                event=_column(batch.event, "<u8", count).astype(np.uint64),
+                arns_from=ends - counts,
+                arns_to=ends,
+                arn_hashes=self._hash_texts(batch.texts)[which],
+                batch=_Arns(batch.texts, which),
+                row=_column(batch.index, "<u4", count),
+            )
+        except IndexError as error:
+            raise UnreadableUses(f"an index of its columns is beyond its table: {error}") from error
+
+    def _number_calls(self, batch: Batch) -> Numbers:
+        actors = [self._find_actor(each) for each in batch.principals]
+        actions = [self._find_action(name) for name in batch.actions]
+        numbers = np.empty(len(batch.calls), np.int64)
+        for at, using in enumerate(batch.calls):
+            actor = actors[using.principal]
+            ids = tuple([actions[index] for index in using.actions])
+            key = (actor.number, using.outcome, ids)
+            number = self._call_numbers.get(key)
+            if number is None:
+                number = self._call_numbers[key] = len(self._calls)
+                self._calls.append(Call(actor, None, ids, using.outcome, number))
+            numbers[at] = number
+        return numbers
+
+    def _find_actor(self, using: UsingPrincipal) -> Actor:
+        key = (using.arn, using.unique_id)
+        found = self._actors.get(key)
+        if found is None:
+            account_id = using.arn.split(":", 5)[4] if using.arn.count(":") >= 5 else ""
+            principal = Principal(using.arn, using.unique_id, account_id, using.kind)
+            found = self._actors[key] = Actor(principal, None, len(self._actors))
+        return found
+
+    def _find_action(self, name: str) -> int:
+        found = self._action_ids.get(name)
+        if found is None:
+            found = self._action_ids[name] = self._find(name)
+        return found
+
+    def _number_session(self, operator: str, via: str) -> int:
+        key = (operator, via)
+        number = self._session_numbers.get(key)
+        if number is None:
+            number = self._session_numbers[key] = len(self._sessions)
+            self._sessions.append(Session(_NOBODY, operator, via, ""))
+        return number
+
+    def _number_place(self, region: str) -> int:
+        number = self._place_numbers.get(region)
+        if number is None:
+            number = self._place_numbers[region] = len(self._places)
+            self._places.append(Place(region or None, None))
+        return number
+
+    def _hash_texts(self, texts: Sequence[str]) -> Words:
+        return np.array([hash_text(text) for text in texts], np.uint64)
+
+
+def cut_applied(uses: Uses, batch: Batch, applied: Applied) -> tuple[Uses, dict[bytes, tuple[bytes, int]]]:
+    """The uses that are beyond what was applied of their sources, and how far each source is applied then."""
+    moved: dict[bytes, tuple[bytes, int]] = {}
+    keep = np.ones(len(uses.call), np.bool_)
+    begin = 0
+    for part in batch.parts:
+        end = begin + part.uses
+        source = batch.sources[part.source] if part.source < len(batch.sources) else b""
+        before = moved.get(source) or applied(source)
+        if before is not None and part.sequence <= before[0]:
+            keep[begin:end] = uses.row[begin:end] > before[1] if part.sequence == before[0] else False
+        if part.uses and keep[end - 1]:
+            moved[source] = (part.sequence, int(uses.row[end - 1]))
+        begin = end
+    return (uses if keep.all() else _choose(uses, np.flatnonzero(keep))), moved
+
+
+def _choose(uses: Uses, kept: Numbers) -> Uses:
+    return Uses(
+        uses.calls, uses.sessions, uses.places, uses.call[kept], uses.session[kept], uses.place[kept], uses.time[kept],
+        uses.event[kept], uses.arns_from[kept], uses.arns_to[kept], uses.arn_hashes, uses.batch, uses.row[kept],
+    )  # fmt: skip
+
+
+def _column(raw: bytes, form: str, count: int) -> Numbers:
+    """A column as 64-bit numbers. Raises UnreadableUses where it has another length."""
+    found = np.frombuffer(raw, form) if len(raw) % np.dtype(form).itemsize == 0 else np.zeros(0)
+    if len(found) != count:
+        raise UnreadableUses("its columns are of different lengths")
+    return found if form == "<u8" else found.astype(np.int64)  # type: ignore[return-value]  # of hashes, by the caller
+
+
+_NOBODY = Actor(None, None)

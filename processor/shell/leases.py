@@ -1,0 +1,124 @@
+"""How several intakes share sources: leases, and how far each source is sent.
+
+    P:leases    hash    16-byte id of a source -> when it was renewed (Redis' clock), who has it
+    P:files     hash    16-byte id of a source's content -> how far it is sent; in embedded mode, how far it is applied
+    P:intakes   hash    intake -> mark of what it stored last: a Redis that came back older is noticed by it
+
+A source moves on (lua/advance.lua) only after the broker has acknowledged its uses, in one step with what was counted on the
+way: classes 1 to 6, rejects by reason, names without action, first records of accounts.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from processor.core.tally import Tally
+from processor.shell.redis import Store, StoreLost, pack_commands
+
+LEASE_SECONDS = 8
+"""A lease that was not renewed for so long is free: a killed intake's sources are read on within 15 s."""
+
+RENEW_SECONDS = 2.0
+
+ENDS_HERE = ("not_iam", "no_principal", "out_of_scope", "unmapped", "rejected")
+"""The classes that an intake decides; the others are a ledger's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A source's step: from the position that was stored (empty for none) to another; `ends`: its lease is given up."""
+
+    lease: bytes
+    name: bytes
+    before: bytes
+    position: bytes
+    ends: bool
+
+
+class Leases:
+    """One intake's hold of its sources."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._member = store.member.encode()
+        self._mark = b""
+        self._keys = [store.key(name) for name in (b"leases", b"files", b"intakes", b"meta", b"accounts")]
+        self._counted = _snapshot(Tally())
+
+    async def take(self, sources: Sequence[bytes]) -> list[bool]:
+        """Take or renew leases; which of them are ours now."""
+        if not sources:
+            return []
+        args = [self._member, LEASE_SECONDS, *sources]
+        lease = partial(self._store.scripts["lease"], keys=[self._keys[0]], args=args)
+        return [bool(each) for each in await self._store.persist(lease, "take a lease")]
+
+    async def read_positions(self, names: Sequence[bytes]) -> list[bytes]:
+        """How far sources are sent, empty for those of which nothing is."""
+        if not names:
+            return []
+        (found,) = await self._store.read_many([("HMGET", self._keys[1], *names)])
+        return [position or b"" for position in found]
+
+    async def read_accounts(self) -> dict[str, int]:
+        """Since when the logs of accounts are known."""
+        (found,) = await self._store.read_many([("HGETALL", self._keys[4])])
+        return {account.decode(): int(first) for account, first in dict(found).items()}
+
+    async def advance(self, moves: Iterable[Move], tally: Tally) -> None:
+        """Store moves, and what `tally` counted since the last time. Raises StoreLost where something is no longer ours:
+        nothing is stored then, and all must be read again from what is."""
+        mark = secrets.token_bytes(8)
+        now = _snapshot(tally)
+        packed = [(move.lease, move.name, move.before, move.position, b"1" if move.ends else b"0") for move in moves]
+        known = self._counted["accounts"]
+        firsts = [(account, str(first)) for account, first in now["accounts"].items() if known.get(account) != first]
+        args = [
+            self._member, self._mark, mark, pack_commands(packed), pack_commands(list(self._count(now))),
+            pack_commands(firsts), pack_commands([(str(tally.newest), str(tally.second_newest))])[5:],
+        ]  # fmt: skip
+        advance = partial(self._store.scripts["advance"], keys=self._keys, args=args)
+        said, *why = await self._store.persist(advance, "store positions")
+        if said == b"lost":
+            raise StoreLost(f"{why[0].decode()}: reading on from what {self._store.where} holds")
+        self._mark, self._counted = mark, now
+
+    def _count(self, now: Mapping[str, Mapping[str, int]]) -> Iterable[tuple[bytes | str, ...]]:
+        for name in ("meta", "rejected", "unmapped"):
+            before, counts = self._counted[name], now[name]
+            key = self._store.key(name.encode())
+            for place, count in counts.items():
+                if more := count - before.get(place, 0):
+                    yield "HINCRBY", key, place, str(more)
+
+    async def check(self) -> None:
+        """See whether what was stored last is still there, though nothing moves. Raises StoreLost."""
+        if not self._mark:
+            return
+        ((mark,),) = await self._store.read_many([("HMGET", self._keys[2], self._member)])
+        if mark != self._mark:
+            raise StoreLost(f"Redis at {self._store.where} came back older: reading on from what it holds")
+
+    async def restart(self, tally: Tally) -> None:
+        """After a loss: what was counted and not stored is counted again when it is read again."""
+        ((mark,),) = await self._store.read_many([("HMGET", self._keys[2], self._member)])
+        self._mark = mark or b""
+        self._counted = _snapshot(tally)
+
+    async def close(self, sources: Iterable[bytes]) -> None:
+        """Give up all leases, so that others need not wait."""
+        listed = list(sources)
+        mine = [source for source, ours in zip(listed, await self.take(listed), strict=True) if ours]
+        commands = [("HDEL", self._keys[0], *mine)] if mine else []
+        await self._store.read_many([*commands, ("HDEL", self._keys[2], self._member)])
+
+
+def _snapshot(tally: Tally) -> dict[str, dict[str, int]]:
+    """What an intake counts, by the key that it is stored in."""
+    return {
+        "meta": {f"class:{name}": tally.classes[name] for name in ENDS_HERE},
+        "rejected": dict(tally.rejected),
+        "unmapped": dict(tally.unmapped),
+        "accounts": tally.accounts,
+    }
