@@ -206,7 +206,7 @@ async def open_for_reading(store: Store, as_of: int | None, warn: Callable[[str]
     if "layout" not in meta:
         raise StoreRefused(f"the store at {store.where} is empty: fill it by replay or run first")
     settings = load_settings(meta["settings"]) if "settings" in meta else Settings()
-    opened = await load_opened(store, settings, Horizon())
+    opened = await load_opened(store, settings, Horizon(), reading=True)
     check_as_of(opened, as_of)
     time_of = as_of or max(int(meta.get("as_of") or 0), opened.pipeline.tally.newest) or int(time.time())
     covered = meta.get("covered_since")

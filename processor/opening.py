@@ -21,6 +21,7 @@ from processor.pipeline import Pipeline
 from processor.settings import Settings
 from processor.shell.embedded import EmbeddedRedis, find_socket, start_redis
 from processor.shell.grants import load_grants
+from processor.shell.modes import check_drained, leave_kafka_mode, read_parts
 from processor.shell.redis import Store, StoreBusy
 from processor.shell.state import State
 from processor.shell.tables import load_action_rules, load_catalogue
@@ -90,14 +91,18 @@ class Opened:
         return max(cells, default=0)
 
     def build_fleet(self, settings: Settings, covered_since: int | None) -> Fleet:
-        """All principals that the store knows, for their verdicts under some settings."""
         """All principals with their grants and usage, as the settings look at them."""
         return Fleet(
             self.catalogue,
             settings.gap_windows,
             self.ledger.principals,
             self.inventory,
-            Coverage(self.pipeline.tally.accounts, covered_since),
+            Coverage(
+                self.pipeline.tally.accounts,
+                covered_since,
+                {part.number: part.accounts for part in self.state.parts} if self.state.is_divided else {},
+                {part.number: part.hole_end for part in self.state.parts if part.hole_end},
+            ),
             settings.logging_by_account,
             settings.scope,
         )
@@ -162,8 +167,11 @@ async def load_opened(
     *,
     until: int = TIME_MAX,
     fresh: Mapping[int, InventoryPrincipal] | None = None,
+    reading: bool = False,
+    accept_hole: bool = False,
 ) -> Opened:
-    """Build the pipeline on what the store holds; `fresh` grants are known besides (and before) the stored ones."""
+    """Build the pipeline on what the store holds; `fresh` grants are known besides (and before) the stored ones. A store in Kafka
+    mode is one process' own again, unless it is only read. Raises StoreBusy or StoreRefused where it cannot be."""
     catalogue = load_catalogue()
     inventory = await load_grants(store, catalogue)
     known = known_by_id([*inventory.values(), *(fresh or {}).values()])
@@ -172,4 +180,9 @@ async def load_opened(
     )
     state = State(store, pipeline.ledger, catalogue, max(settings.windows) + 1)
     await state.load()
+    if state.is_divided and not reading:
+        await check_drained(store, state.parts, accept_hole=accept_hole)
+        await state.flush(leave_kafka_mode(store, state.parts, pipeline.tally.newest, accept_hole=accept_hole))
+        state.parts = await read_parts(store)
+        state.is_divided = False
     return Opened(catalogue, store, state, pipeline, inventory, RejectLog())

@@ -13,8 +13,10 @@ from prometheus_client import Histogram
 
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
+from processor.core.sessions import SHARDS
+from processor.core.tally import Tally
 from processor.core.tracker import Tracker
-from processor.opening import Opened, Place, load_loops, load_opened, open_store
+from processor.opening import Opened, Place, RejectLog, load_loops, load_opened, open_store
 from processor.settings import Settings, dump_settings
 from processor.shell.follow import Follower, Slice
 from processor.shell.grants import write_grants
@@ -34,6 +36,31 @@ Warn = Callable[[str], None]
 
 class RejectRatioError(StoreError):
     """Too many records are bad: something else than CloudTrail is being read."""
+
+
+class RejectRatio:
+    """Stops rather than throw everything away: when the share of rejects among the last 10,000 records is too high."""
+
+    def __init__(self, ratio_max: float) -> None:
+        self._ratio_max = ratio_max
+        self._recent: deque[tuple[int, int]] = deque([(0, 0)])
+
+    def start(self, tally: Tally) -> None:
+        """Count from here on."""
+        self._recent = deque([(tally.read, tally.classes["rejected"])])
+
+    def check(self, tally: Tally, rejects: RejectLog) -> None:
+        """Raise RejectRatioError where the share is too high."""
+        now = (tally.read, tally.classes["rejected"])
+        self._recent.append(now)
+        while len(self._recent) > 1 and now[0] - self._recent[1][0] >= REJECTS_OF:
+            self._recent.popleft()
+        read, rejected = now[0] - self._recent[0][0], now[1] - self._recent[0][1]
+        if read >= REJECTS_OF and rejected > read * self._ratio_max:
+            raise RejectRatioError(
+                f"{rejected} of the last {read} records were rejected, more than reject_ratio_max allows: is this CloudTrail? "
+                + "; ".join(itertools.islice(rejects.lines(), 3))
+            )
 
 
 @dataclass(slots=True)
@@ -66,7 +93,7 @@ class Runner:
         self.text: GapText | None = None
         self.tracker: Tracker | None = None
         self.opened: Opened | None = None
-        self._recent: deque[tuple[int, int]] = deque()
+        self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
 
     async def load(self) -> None:
         """Take the store's state, and the inventory that was given."""
@@ -80,12 +107,13 @@ class Runner:
         usages = opened.ledger.principals.values()
         fleet = opened.build_fleet(order.settings, None)
         tally = opened.pipeline.tally
-        self._recent.append((tally.read, tally.classes["rejected"]))
+        self._ratio.start(tally)
         self.tracker = Tracker(fleet, usages, min(tally.newest, int(clock())))
         self.text = GapText(self.tracker)
         await self._refresh_text()
         self.health.flushed_at = clock()
         self.health.ready = True
+        self.health.shards = SHARDS
 
     async def follow(self, stopping: asyncio.Event, flush_seconds: Histogram) -> None:
         """Read, apply, flush, and let time pass, until `stopping` is set; then flush once more and return."""
@@ -123,22 +151,7 @@ class Runner:
             self.opened.rejects.note(intake.rejects)
             intake.rejects.clear()
         self.opened.state.move(found.name, found.position)
-        self._check_rejects()
-
-    def _check_rejects(self) -> None:
-        """Stop rather than throw everything away: a share of the last 10,000 records is too high."""
-        assert self.opened is not None  # noqa: S101 - load came before
-        tally = self.opened.pipeline.tally
-        now = (tally.read, tally.classes["rejected"])
-        self._recent.append(now)
-        while len(self._recent) > 1 and now[0] - self._recent[1][0] >= REJECTS_OF:
-            self._recent.popleft()
-        read, rejected = now[0] - self._recent[0][0], now[1] - self._recent[0][1]
-        if read >= REJECTS_OF and rejected > read * self._order.settings.run.reject_ratio_max:
-            raise RejectRatioError(
-                f"{rejected} of the last {read} records were rejected, more than reject_ratio_max allows: is this CloudTrail? "
-                + "; ".join(itertools.islice(self.opened.rejects.lines(), 3))
-            )
+        self._ratio.check(self.opened.pipeline.tally, self.opened.rejects)
 
     async def _flush(self, follower: Follower, flush_seconds: Histogram) -> None:
         """Store what changed, then let the gap and the metrics follow what is stored."""
@@ -209,12 +222,14 @@ async def run_forever(
     return 0
 
 
-async def end_in_time(holding: asyncio.Future[None], stopping: asyncio.Event, warn: Warn) -> None:
-    """Wait for the end of `holding`; once `stopping` is set no longer than STOP_SECONDS_MAX."""
+async def end_in_time(
+    holding: asyncio.Future[None], stopping: asyncio.Event, warn: Warn, seconds: float = STOP_SECONDS_MAX
+) -> None:
+    """Wait for the end of `holding`; once `stopping` is set no longer than so many seconds."""
     stop = asyncio.ensure_future(stopping.wait())
     try:
         await asyncio.wait((holding, stop), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait((holding,), timeout=STOP_SECONDS_MAX)
+        await asyncio.wait((holding,), timeout=seconds)
         if holding.done():
             holding.result()
             return
@@ -255,7 +270,6 @@ async def hold_once(
 
 def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Histogram]:
     """The HTTP server over whatever runner holds the store at the time."""
-    from processor.core.tally import Tally
     from processor.shell.tables import load_catalogue
 
     empty = Tally()

@@ -48,6 +48,10 @@ class ContractError(ValueError):
     """A message that does not keep to its topic's contract: broken, of a newer version, or too large. Says which."""
 
 
+class VersionError(ContractError):
+    """A message of another version of its schema: nothing is wrong with it, a newer gapwatch reads it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A whole message. Written out and not built, so that a change of the encoding is noticed."""
@@ -156,7 +160,7 @@ class Codec(Generic[Value]):
             ) from error
         if schema != self._topic.schema:
             advice = "use a newer gapwatch" if schema > self._topic.schema else "there never was such a version"
-            raise ContractError(
+            raise VersionError(
                 f"a message of topic {self._topic.name} has schema {schema}, this gapwatch reads {self._topic.schema}: {advice}"
             )
 

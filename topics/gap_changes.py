@@ -71,7 +71,7 @@ class GapChange(Struct, frozen=True, kw_only=True):
     unique_id: UniqueId | None
     account_id: AccountId
     window: WindowLabel
-    why: Literal["use", "grant", "lapse", "catalogue"]
+    why: Literal["use", "grant", "lapse", "coverage", "catalogue"]
     counts: VerdictCounts
     gap_index: Annotated[float, Meta(ge=0, le=100)]
     moved: Annotated[tuple[Moved, ...], Meta(max_length=MOVED_MAX)]

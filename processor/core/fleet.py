@@ -90,12 +90,16 @@ class Fleet:
         """The actions that the log of an account shows, for all that is known of it."""
         found = self._observable.get(account_id)
         if found is None:
-            if not self._seen:
-                self._seen = self._find_seen()
-            seen = self._seen.get(account_id, 0)
+            seen = self.seen_by_account().get(account_id, 0)
             found = observable_mask(self.catalogue, self.logging_of(account_id), seen)
             self._observable[account_id] = found
         return found
+
+    def seen_by_account(self) -> dict[str, int]:
+        """The actions used in each account by this fleet's principals."""
+        if not self._seen:
+            self._seen = self._find_seen()
+        return self._seen
 
     def _find_seen(self) -> dict[str, int]:
         """The actions used in each account, ever: what was logged once can be seen."""

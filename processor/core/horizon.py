@@ -135,16 +135,18 @@ class Horizon:
                 span.stored = span.count
         self._fresh.clear()
 
-    def load(self, number: int, hashes: Iterable[int] | Words) -> None:
-        """Take back what a store held of one span."""
+    def load(self, number: int, hashes: Iterable[int] | Words, *, stored: bool = True) -> None:
+        """Take back what a store held of one span; if not `stored` as such, it is written with what comes new."""
         if number < self.floor:
             return
         self._reach(number)
         start = number * self.span_seconds
         span = self._spans[number] = Span(start, start + self.span_seconds)
         span.add(np.fromiter(hashes, np.uint64) if not isinstance(hashes, np.ndarray) else hashes)
-        span.stored = span.count
+        span.stored = span.count if stored else 0
         span.rest()
+        if not stored:
+            self._fresh.add(number)
 
     @property
     def numbers(self) -> list[int]:

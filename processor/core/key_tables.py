@@ -11,7 +11,7 @@ EMPTY = np.uint64(0)
 """The key of a free slot; a hash that is 0 by chance is taken for 1."""
 
 SHARD_SHIFT = 58
-EVENT_BITS = 2**SHARD_SHIFT - 1
+EVENT_BITS = (1 << SHARD_SHIFT) - 1
 """What of an event's hash is the event's own; the bits above it are the shard that it is counted in."""
 
 _ONE = np.uint64(1)

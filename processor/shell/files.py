@@ -132,7 +132,7 @@ class SourceReader:
         """16 bytes for path, occurrence and content; None for stdin, whose content cannot be known beforehand."""
         if self.source.path == STDIN:
             return None
-        digest = xxh3_128(f"{_resolve_file(self.source.path)}\0{self.source.occurrence}\0".encode())
+        digest = xxh3_128(f"{resolve_file(self.source.path)}\0{self.source.occurrence}\0".encode())
         try:
             self._whole = self._file.read(WHOLE_BYTES_MAX)
             digest.update(self._whole)
@@ -230,7 +230,8 @@ def _resolve(path: str) -> str:
     return os.path.join(_resolve(above or os.curdir), name)  # noqa: PTH118 - as above
 
 
-def _resolve_file(path: str) -> str:
+def resolve_file(path: str) -> str:
+    """A file's path without links in it."""
     above, name = os.path.split(path)
     if os.path.islink(path):  # noqa: PTH114 - as above
         return os.path.realpath(path)

@@ -29,13 +29,17 @@ _LINES = b"l"
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Decoded records of a source, and the position that holds once they are applied."""
+    """Decoded records of a source, and the position that holds once they are applied. `start`: how much of the source came before
+    (bytes or records); `ends`: it is the last; `steady`: read again, the source is cut into the same slices."""
 
     source: Source
     decoded: Decoded
     name: bytes
     position: bytes
     damage: str | None = None
+    start: int = 0
+    ends: bool = False
+    steady: bool = False
 
 
 @dataclass(slots=True)
@@ -48,6 +52,16 @@ class _Followed:
     offset: int = 0
     done: bool = False
     lines: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A source that has something new, known by the `name` that its position is kept under."""
+
+    source: Source
+    name: bytes
+    followed: _Followed
+    reader: SourceReader | None
 
 
 class Follower:
@@ -63,7 +77,7 @@ class Follower:
     def poll(self) -> Iterator[Slice]:
         """Everything that is there now and not yet applied; afterwards `caught_up` says whether that was all."""
         pending = False
-        for source in self._find():
+        for source in self.find():
             try:
                 yield from self._read(source)
             except (SourceError, OSError):
@@ -72,7 +86,8 @@ class Follower:
             pending = pending or (followed is not None and not followed.done)
         self.caught_up = not pending
 
-    def _find(self) -> list[Source]:
+    def find(self) -> list[Source]:
+        """All files that are there."""
         try:
             sources, _ = find_sources(path for path in self._paths if Path(path).exists())
         except SourceError:
@@ -83,21 +98,60 @@ class Follower:
         return sources
 
     def _read(self, source: Source) -> Iterator[Slice]:
+        reading = self.open(source)
+        if reading is not None:
+            yield from self.read(reading, self._positions.get(reading.name))
+
+    def open(self, source: Source) -> Reading | None:
+        """A source that has changed since it was read last, and, where it is read whole, is the same as when it was looked at
+        last. Raises SourceError or OSError."""
         status = os.stat(source.path)  # noqa: PTH116 - looked at twice a second for every file
         stamp = (status.st_dev, status.st_ino, status.st_mtime_ns)
         followed = self._followed.setdefault(source.path, _Followed())
         if followed.done and followed.size == status.st_size and followed.stamp == stamp:
-            return
+            return None
         if followed.stamp[:2] != stamp[:2] or status.st_size < followed.offset:
             followed = self._followed[source.path] = _Followed()
         settled = followed.size == status.st_size and followed.stamp == stamp
         followed.size, followed.stamp = status.st_size, stamp
         followed.done = False
         if not followed.lines and not self._recognise(source, followed):
-            if settled:
-                yield from self._read_whole(source, followed)
-            return
-        yield from self._read_lines(source, followed)
+            if not settled:
+                return None
+            reader = SourceReader(source)
+            return Reading(source, reader.identify() or b"", followed, reader)
+        return Reading(source, followed.name, followed, None)
+
+    def read(self, reading: Reading, position: bytes | None) -> Iterator[Slice]:
+        """What of a source lies beyond a position (None: the beginning)."""
+        if reading.reader is not None:
+            yield from self._read_whole(reading, reading.reader, position)
+        else:
+            _, offset = _OFFSET.unpack(position or _OFFSET.pack(_LINES, 0))
+            reading.followed.offset = offset if offset <= reading.followed.size else 0
+            yield from self._read_lines(reading.source, reading.followed)
+
+    def is_done(self, source: Source) -> bool:
+        """Whether all was read of a source that has not changed since."""
+        followed = self._followed.get(source.path)
+        return followed is not None and followed.done
+
+    def has_read(self, reading: Reading) -> bool:
+        """Whether a source of lines was read up to the end that it had when it was opened."""
+        return reading.followed.offset >= reading.followed.size
+
+    def is_complete(self, reading: Reading, position: bytes | None) -> bool:
+        """Whether a position is the end of what there is of a source now; then it is done until it changes."""
+        if reading.reader is not None:
+            found = unpack_position(position)
+            done = found.whole and not found.cut
+            if done:
+                reading.reader.close()
+        else:
+            _, offset = _OFFSET.unpack(position or _OFFSET.pack(_LINES, 0))
+            done = offset >= reading.followed.size
+        reading.followed.done = done
+        return done
 
     def _recognise(self, source: Source, followed: _Followed) -> bool:
         """Whether a file is one of lines; if so, find where to read on."""
@@ -109,8 +163,6 @@ class Follower:
             return False
         followed.lines = True
         followed.name = xxh3_128(b"%d %d " % followed.stamp[:2] + first).digest()
-        _, offset = _OFFSET.unpack(self._positions.get(followed.name, _OFFSET.pack(_LINES, 0)))
-        followed.offset = offset if offset <= followed.size else 0
         return True
 
     def _read_lines(self, source: Source, followed: _Followed) -> Iterator[Slice]:
@@ -125,26 +177,29 @@ class Follower:
                 if end == 0 and len(chunk) <= LINE_MAX:
                     break
                 lines = chunk[: end or len(chunk)]
+                start = followed.offset
                 followed.offset += len(lines)
-                yield Slice(source, _decode_lines(lines), followed.name, _OFFSET.pack(_LINES, followed.offset))
+                position = _OFFSET.pack(_LINES, followed.offset)
+                yield Slice(source, _decode_lines(lines), followed.name, position, start=start)
                 file.seek(followed.offset)
         followed.done = True
 
-    def _read_whole(self, source: Source, followed: _Followed) -> Iterator[Slice]:
-        reader = SourceReader(source)
-        name = reader.identify() or b""
-        before = unpack_position(self._positions.get(name))
+    def _read_whole(self, reading: Reading, reader: SourceReader, packed: bytes | None) -> Iterator[Slice]:
+        source, name = reading.source, reading.name
+        before = unpack_position(packed)
         index = 0
         if not before.whole or before.cut:
             for decoded in decode_stream(reader):
-                index += decoded.read
+                start, index = index, index + decoded.read
                 if index > before.index or before.cut:
-                    yield Slice(source, decoded, name, Position(index, whole=False).pack())
+                    yield Slice(source, decoded, name, Position(index, whole=False).pack(), start=start, steady=True)
             damage = [Rejected("damaged_file", b"")] if reader.damage else []
             position = Position(index, whole=True).pack()
-            yield Slice(source, Decoded([], [], damage), name, position, reader.damage)
+            yield Slice(
+                source, Decoded([], [], damage), name, position, reader.damage, start=index, ends=True, steady=True
+            )
         reader.close()
-        followed.done = True
+        reading.followed.done = True
 
 
 def _decode_lines(lines: bytes) -> Decoded:

@@ -5,7 +5,7 @@ version reads the same grants by name; what it added is not granted until the ne
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -147,9 +147,11 @@ def unpack_grants(packed: bytes, translators: Mapping[str, Translator]) -> Inven
     )
 
 
-async def load_grants(store: Store, catalogue: Catalogue) -> dict[int, InventoryPrincipal]:
-    """The stored inventory by principal key."""
-    answers = await store.read_many([("HGETALL", store.shard_key(shard, b"g")) for shard in range(SHARDS)])
+async def load_grants(
+    store: Store, catalogue: Catalogue, shards: Iterable[int] = range(SHARDS)
+) -> dict[int, InventoryPrincipal]:
+    """The stored inventory of some shards by principal key."""
+    answers = await store.read_many([("HGETALL", store.shard_key(shard, b"g")) for shard in shards])
     (versions,) = await store.read_many([("HGETALL", store.key(b"catalogues"))])
     translators = {
         version.decode(): Translator(zlib.decompress(names).decode().split("\n"), catalogue)
@@ -186,9 +188,18 @@ def write_grants(
         inventory[key] = dated
         packed = pack_grants(dated, catalogue.version)
         commands.append(("HSET", store.shard_key(shard_of(key), b"g"), key.to_bytes(8, "big"), packed))
-    names = zlib.compress("\n".join(catalogue.names).encode(), 6)
-    commands.append(("HSET", store.key(b"catalogues"), catalogue.version, names))
+    commands.append(("HSET", store.key(b"catalogues"), catalogue.version, pack_names(catalogue)))
     return commands
+
+
+def pack_names(catalogue: Catalogue) -> bytes:
+    """The names of a catalogue by id, for gapwatches with another one."""
+    return zlib.compress("\n".join(catalogue.names).encode(), 6)
+
+
+async def write_catalogue(store: Store, catalogue: Catalogue) -> None:
+    """Store the names that the grants of shards are over, where they are not."""
+    await store.read_many([("HSETNX", store.key(b"catalogues"), catalogue.version, pack_names(catalogue))])
 
 
 def date_grants(found: InventoryPrincipal, before: InventoryPrincipal | None, as_of: int) -> InventoryPrincipal:

@@ -85,9 +85,10 @@ class ShardHold:
         if (owner or b"", int(flush or 0), mark or b"") != self._last:
             raise StoreLost(self.store.say_lost(self._last, owner or b"", flush or b"0"))
 
-    async def release(self, *, drained: bool) -> None:
-        """Give the shard up in order; `drained`: nothing is left in its partition that is not applied."""
-        commands: list[Command] = [("HDEL", self._meta, "owner", "renewed")]
+    async def release(self, *, drained: bool, told: int) -> None:
+        """Give the shard up in order; `drained`: nothing is left in its partition that is not applied; `told`: the number of the
+        last flush of which all was told."""
+        commands: list[Command] = [("HSET", self._meta, "told", told), ("HDEL", self._meta, "owner")]
         if drained:
             commands.append(("HSET", self._meta, "drained", "1"))
         await self.flush(commands)

@@ -36,6 +36,27 @@ class Move:
     ends: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What an intake had counted at a time, by the key that it is stored in, and the newest two times of records."""
+
+    counts: Mapping[str, Mapping[str, int]]
+    newest: tuple[int, int] = (0, 0)
+
+
+def count_now(tally: Tally) -> Counted:
+    """What a tally says now of the classes that an intake decides."""
+    return Counted(
+        {
+            "meta": {f"class:{name}": tally.classes[name] for name in ENDS_HERE},
+            "rejected": dict(tally.rejected),
+            "unmapped": dict(tally.unmapped),
+            "accounts": tally.accounts,
+        },
+        (tally.newest, tally.second_newest),
+    )
+
+
 class Leases:
     """One intake's hold of its sources."""
 
@@ -44,7 +65,7 @@ class Leases:
         self._member = store.member.encode()
         self._mark = b""
         self._keys = [store.key(name) for name in (b"leases", b"files", b"intakes", b"meta", b"accounts")]
-        self._counted = _snapshot(Tally())
+        self._counted = count_now(Tally())
 
     async def take(self, sources: Sequence[bytes]) -> list[bool]:
         """Take or renew leases; which of them are ours now."""
@@ -66,17 +87,18 @@ class Leases:
         (found,) = await self._store.read_many([("HGETALL", self._keys[4])])
         return {account.decode(): int(first) for account, first in dict(found).items()}
 
-    async def advance(self, moves: Iterable[Move], tally: Tally) -> None:
-        """Store moves, and what `tally` counted since the last time. Raises StoreLost where something is no longer ours:
+    async def advance(self, moves: Iterable[Move], now: Counted) -> None:
+        """Store moves, and what was counted since the last time. Raises StoreLost where something is no longer ours:
         nothing is stored then, and all must be read again from what is."""
         mark = secrets.token_bytes(8)
-        now = _snapshot(tally)
         packed = [(move.lease, move.name, move.before, move.position, b"1" if move.ends else b"0") for move in moves]
-        known = self._counted["accounts"]
-        firsts = [(account, str(first)) for account, first in now["accounts"].items() if known.get(account) != first]
+        known = self._counted.counts["accounts"]
+        firsts = [
+            (account, str(first)) for account, first in now.counts["accounts"].items() if known.get(account) != first
+        ]
         args = [
             self._member, self._mark, mark, pack_commands(packed), pack_commands(list(self._count(now))),
-            pack_commands(firsts), pack_commands([(str(tally.newest), str(tally.second_newest))])[5:],
+            pack_commands(firsts), pack_commands([tuple(map(str, now.newest))])[5:],
         ]  # fmt: skip
         advance = partial(self._store.scripts["advance"], keys=self._keys, args=args)
         said, *why = await self._store.persist(advance, "store positions")
@@ -84,9 +106,9 @@ class Leases:
             raise StoreLost(f"{why[0].decode()}: reading on from what {self._store.where} holds")
         self._mark, self._counted = mark, now
 
-    def _count(self, now: Mapping[str, Mapping[str, int]]) -> Iterable[tuple[bytes | str, ...]]:
+    def _count(self, now: Counted) -> Iterable[tuple[bytes | str, ...]]:
         for name in ("meta", "rejected", "unmapped"):
-            before, counts = self._counted[name], now[name]
+            before, counts = self._counted.counts[name], now.counts[name]
             key = self._store.key(name.encode())
             for place, count in counts.items():
                 if more := count - before.get(place, 0):
@@ -104,7 +126,7 @@ class Leases:
         """After a loss: what was counted and not stored is counted again when it is read again."""
         ((mark,),) = await self._store.read_many([("HMGET", self._keys[2], self._member)])
         self._mark = mark or b""
-        self._counted = _snapshot(tally)
+        self._counted = count_now(tally)
 
     async def close(self, sources: Iterable[bytes]) -> None:
         """Give up all leases, so that others need not wait."""
@@ -112,13 +134,3 @@ class Leases:
         mine = [source for source, ours in zip(listed, await self.take(listed), strict=True) if ours]
         commands = [("HDEL", self._keys[0], *mine)] if mine else []
         await self._store.read_many([*commands, ("HDEL", self._keys[2], self._member)])
-
-
-def _snapshot(tally: Tally) -> dict[str, dict[str, int]]:
-    """What an intake counts, by the key that it is stored in."""
-    return {
-        "meta": {f"class:{name}": tally.classes[name] for name in ENDS_HERE},
-        "rejected": dict(tally.rejected),
-        "unmapped": dict(tally.unmapped),
-        "accounts": tally.accounts,
-    }

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from processor.core.fleet import Member
 from processor.core.sessions import SHARDS, shard_of
 from processor.core.tally import CLASSES, Tally
-from processor.core.tracker import FirstUse, GapCounts, Tracker
+from processor.core.tracker import FIRST_USES_MAX, FirstUse, GapCounts, Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,9 @@ CATALOGUE = (
     MetricRow("gapwatch_flush_age_seconds", "gauge", (), "Since when no flush has been written."),
     MetricRow("gapwatch_flush_seconds", "histogram", (), "How long flushes to the store took."),
     MetricRow("gapwatch_principals", "gauge", (), "Principals that are known, by inventory or by use."),
+    MetricRow("gapwatch_shards", "gauge", (), "Shards that this process owns; 64 where it holds a whole store."),
+    MetricRow("gapwatch_shards_lost_total", "counter", (), "Shards that were lost to another owner or an older Redis."),
+    MetricRow("gapwatch_log_lag_messages", "gauge", (), "Messages of topic uses that own shards have not yet applied."),
     MetricRow("gapwatch_store_waiting", "gauge", (), "1 while the store is away or full and progress waits for it."),
     MetricRow("gapwatch_build_info", "gauge", ("version", "catalogue"), "1, with what runs in the labels."),
 )  # fmt: skip
@@ -86,10 +89,10 @@ def escape(text: str) -> str:
 
 
 class GapText:
-    """The gap's series as text, by family and shard."""
+    """The gap's series as text, by family and shard: of one tracker for all shards, or of several, each for some."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    def __init__(self, *trackers: Tracker) -> None:
+        self._trackers = list(trackers)
         self._rendered: dict[int, tuple[str, ...]] = {}
         self._keys: dict[int, set[int]] = {shard: set() for shard in range(SHARDS)}
         self._members: dict[tuple[str, int], bytes] = {}
@@ -99,29 +102,61 @@ class GapText:
         self._first_uses_member = b""
         self._heads = {name: gzip.compress(_head(name), 1) for name in ROWS}
 
+    def add(self, tracker: Tracker) -> None:
+        """Render a tracker's principals, too."""
+        self._trackers.append(tracker)
+
+    def remove(self, tracker: Tracker, shard: int) -> None:
+        """Forget the series of a shard, and the tracker that they were of."""
+        if tracker not in self._trackers:
+            return
+        self._trackers.remove(tracker)
+        for key in self._keys[shard]:
+            self._drop(key)
+        self._keys[shard] = set()
+        self._join(shard)
+        self._join_services()
+        self._join_first_uses()
+
     def refresh(self) -> Iterator[None]:
         """Render what changed, one shard a step, so that the caller can let others go on in between."""
-        changed, self._tracker.changed = self._tracker.changed, set()
-        by_shard: dict[int, list[int]] = {}
-        for key in changed:
-            by_shard.setdefault(shard_of(key), []).append(key)
-        for shard, keys in by_shard.items():
-            for key in keys:
-                self._render(key)
-                self._keys[shard].add(key)
-            yield
-            self._join(shard)
-            yield
-        if changed:
+        any_changed = False
+        for tracker in list(self._trackers):
+            changed, tracker.changed = tracker.changed, set()
+            gone, tracker.gone = tracker.gone, set()
+            by_shard: dict[int, list[int]] = {}
+            for key in changed | gone:
+                by_shard.setdefault(shard_of(key), []).append(key)
+            for shard, keys in by_shard.items():
+                self._render_keys(tracker, shard, keys)
+                yield
+                self._join(shard)
+                yield
+            any_changed = any_changed or bool(by_shard)
+        if any_changed:
             self._join_services()
-        self._join_first_uses(self._tracker.first_uses)
+        self._join_first_uses()
 
-    def _render(self, key: int) -> None:
-        member, counts = self._tracker.count(key)
+    def _render_keys(self, tracker: Tracker, shard: int, keys: Iterable[int]) -> None:
+        for key in keys:
+            if tracker in self._trackers and key in tracker:
+                self._render(tracker, key)
+                self._keys[shard].add(key)
+            else:
+                self._drop(key)
+                self._keys[shard].discard(key)
+
+    def _render(self, tracker: Tracker, key: int) -> None:
+        member, counts = tracker.count(key)
         self._add_services(key, member, counts)
         self._rendered[key] = (
             tuple("".join(lines) for lines in zip(*render_gap(member, counts), strict=True)) or ("",) * 4
         )
+
+    def _drop(self, key: int) -> None:
+        self._rendered.pop(key, None)
+        for place, count in self._service_parts.pop(key, {}).items():
+            self._services[place] -= count
 
     def _add_services(self, key: int, member: Member, counts: Iterable[GapCounts]) -> None:
         account = member.principal.account_id
@@ -149,7 +184,10 @@ class GapText:
         ]
         self._services_member = gzip.compress("".join(lines).encode(), 1)
 
-    def _join_first_uses(self, uses: Iterable[FirstUse]) -> None:
+    def _join_first_uses(self) -> None:
+        uses: list[FirstUse] = [use for tracker in self._trackers for use in tracker.first_uses]
+        if len(uses) > FIRST_USES_MAX:
+            uses = sorted(uses, key=lambda use: use.time)[-FIRST_USES_MAX:]
         lines = [
             f'gapwatch_first_use_timestamp_seconds{{account="{escape(use.account_id)}",principal="{escape(use.arn)}",'
             f'action="{use.action}"}} {use.time}\n'
@@ -201,6 +239,9 @@ class Health:
     flushed_at: float = 0.0
     principals: int = 0
     first_uses_evicted: int = 0
+    shards: int = 0
+    shards_lost: int = 0
+    log_lag: int = 0
 
 
 class PipelineCollector(Collector):
@@ -225,6 +266,9 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_lag_seconds", max(0.0, now - health.as_of) if health.as_of else 0.0)
         yield _plain("gapwatch_flush_age_seconds", max(0.0, now - health.flushed_at) if health.flushed_at else 0.0)
         yield _plain("gapwatch_principals", health.principals)
+        yield _plain("gapwatch_shards", health.shards)
+        yield _plain("gapwatch_shards_lost_total", health.shards_lost)
+        yield _plain("gapwatch_log_lag_messages", health.log_lag)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
         info = GaugeMetricFamily(
             "gapwatch_build_info", ROWS["gapwatch_build_info"].text, labels=("version", "catalogue")

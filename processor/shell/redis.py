@@ -170,15 +170,17 @@ class Store:
         """Give up the hold, so that the next writer need not wait, and disconnect."""
         try:
             if self._last.owner:
-                await asyncio.wait_for(self._release(), RELEASE_SECONDS_MAX)
+                await asyncio.wait_for(self.release(), RELEASE_SECONDS_MAX)
         except (RedisError, StoreError, TimeoutError, OSError):
             pass  # The next writer finds an owner that no longer renews.
         finally:
             await self.client.aclose()
 
-    async def _release(self) -> None:
+    async def release(self) -> None:
+        """Give up the hold, and stay connected."""
         async with self._lock:
             await self.scripts["release"](keys=[self._meta], args=[self._last.owner])
+            self._last = Last()
 
     async def persist(self, attempt: Callable[[], Awaitable[Result]], what: str) -> Result:
         """Do something on Redis, waiting as long as it is away, loading, full or read-only."""

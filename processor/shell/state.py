@@ -1,16 +1,19 @@
 """A ledger's state -> the commands of a flush, and back at the start."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from processor.core.catalogue import Catalogue, stable_hash
+from processor.core.compiled import Words
 from processor.core.ledger import Ledger
 from processor.core.tally import Tally
 from processor.core.usage import PrincipalUsage
 from processor.shell.layout import merge_facets, pack_cell, pack_facets, pack_principal, unpack_cell, unpack_principal
+from processor.shell.modes import KAFKA, ShardPart, read_parts
 from processor.shell.redis import Command, Store
 
 _COUNTERS = ("newest", "second_newest", "late")
@@ -33,15 +36,26 @@ class ActionNames:
         """The id of a stored hash. Raises KeyError for one that neither the catalogue nor the store names."""
         return self._ids[packed]
 
-    def load(self, stored: Mapping[bytes, bytes]) -> None:
-        """Take the names that a store has: all of its actions have one there."""
+    def find_name(self, name: str) -> int:
+        """The id of a name, a new one where it is nobody's: it is of another catalogue."""
+        packed = stable_hash(name)
+        action = self._ids.get(packed)
+        if action is None:
+            action = self._ids[packed] = len(self.names)
+            self.names.append(name)
+            self.hashes.append(packed)
+        return action
+
+    def load(self, stored: Mapping[bytes, bytes], *, mark: bool = True) -> None:
+        """Take the names that a store has: all of its actions have one there. Without `mark` they are written once more."""
         for packed, name in stored.items():
             action = self._ids.get(packed)
             if action is None:
                 action = self._ids[packed] = len(self.names)
                 self.names.append(name.decode())
                 self.hashes.append(packed)
-            self.stored.add(action)
+            if mark:
+                self.stored.add(action)
 
 
 @dataclass(slots=True)
@@ -55,10 +69,25 @@ class Written:
     newest_day: int = 0
 
 
+class Hold(Protocol):
+    """What a state is written to: a whole store, or one shard of it."""
+
+    @property
+    def shards(self) -> Sequence[int]: ...
+
+    def key(self, *parts: bytes) -> bytes: ...
+
+    def shard_key(self, shard: int, *parts: bytes) -> bytes: ...
+
+    async def read_many(self, commands: list[Command]) -> list[Any]: ...
+
+    async def flush(self, commands: list[Command]) -> None: ...
+
+
 class State:
     """Ties a ledger to its store. `days_kept` day buckets are kept: the longest window and one more."""
 
-    def __init__(self, store: Store, ledger: Ledger, catalogue: Catalogue, days_kept: int) -> None:
+    def __init__(self, store: Hold, ledger: Ledger, catalogue: Catalogue, days_kept: int) -> None:
         self.store = store
         self.ledger = ledger
         self.names = ActionNames(catalogue)
@@ -66,14 +95,23 @@ class State:
         self.positions: dict[bytes, bytes] = {}
         self._written = Written()
         self._moved: dict[bytes, bytes] = {}
+        self._forgotten: set[bytes] = set()
         self._spans: set[int] = set()
         self._days_held = 0
         self._days_forgotten = False
+        self.parts: list[ShardPart] = []
+        self.is_divided = False
 
     def move(self, source: bytes, position: bytes) -> None:
         """Note how far a source is applied; stored with the next flush."""
         self.positions[source] = position
         self._moved[source] = position
+
+    def forget(self, source: bytes) -> None:
+        """Drop a source's position, with the next flush."""
+        self.positions.pop(source, None)
+        self._moved.pop(source, None)
+        self._forgotten.add(source)
 
     async def load(self) -> None:
         """Take the whole state of the store into the ledger, which must be new."""
@@ -97,8 +135,32 @@ class State:
         self.positions = dict(files)
         self.names.load(names)
         self._note_written()
+        self.parts = await read_parts(store) if isinstance(store, Store) else []
+        for part in self.parts:
+            self.names.load(part.names, mark=False)
         await self._load_principals()
         await self._load_horizon(meta)
+        self.is_divided = meta.get(b"mode") == KAFKA
+        if self.is_divided:
+            self._add_parts()
+
+    def _add_parts(self) -> None:
+        """Add up what the shards keep for themselves in Kafka mode; the next flush would write it as the whole store's."""
+        tally, horizon = self.ledger.tally, self.ledger.horizon
+        spans: dict[int, list[Words]] = {}
+        for part in self.parts:
+            for name in tally.classes:
+                tally.classes[name] += int(part.meta.get(b"class:" + name.encode(), 0))
+            tally.late += int(part.meta.get(b"late", 0))
+            horizon.floor = max(horizon.floor, int(part.meta.get(b"floor", 0)))
+            for account_id, first in part.accounts.items():
+                log = tally.log_of(account_id, first)
+                log.first = min(log.first, first)
+            for number, hashes in part.seen.items():
+                spans.setdefault(number, []).append(hashes)
+        for number in sorted(spans):
+            horizon.load(number, np.concatenate(spans[number]), stored=False)
+        self.names.stored -= {self.names.find(packed) for part in self.parts for packed in part.names}
 
     async def _load_principals(self) -> None:
         store = self.store
@@ -142,7 +204,10 @@ class State:
         return counters | {name: getattr(tally, name) for name in _COUNTERS}
 
     async def flush(self, more: Iterable[Command] = ()) -> None:
-        """Write all that changed since the last flush, and `more` with it. Raises StoreLost as Store.flush does."""
+        """Write all that changed since the last flush, and `more` with it. Raises StoreLost as Store.flush does.
+
+        `more` is iterated over in the same step as the ledger is read: what it says may depend on that.
+        """
         changed = list(self.ledger.take_dirty())
         await self._read_behind(changed)
         commands = [*self._write_counters(), *more]
@@ -155,6 +220,9 @@ class State:
         if self._moved:
             commands.append(("HSET", self.store.key(b"files"), *itertools.chain.from_iterable(self._moved.items())))
             self._moved = {}
+        if self._forgotten:
+            commands.append(("HDEL", self.store.key(b"files"), *self._forgotten))
+            self._forgotten = set()
         await self.store.flush(commands)
         self._spare_memory()
 

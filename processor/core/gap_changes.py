@@ -1,0 +1,73 @@
+"""What moved in a principal's gaps -> messages of topic `gap-changes`, one a window."""
+
+from collections.abc import Iterator, Sequence
+
+from processor.core.catalogue import Catalogue, ids_in, stable_hash
+from processor.core.fleet import Member
+from processor.core.gap import VERDICTS, Verdicts, gap_index
+from processor.core.tracker import Before, Tracker
+from topics.gap_changes import CODEC, MOVED_MAX, GapChange, Moved, VerdictCounts
+
+Written = tuple[bytes, bytes | None]
+"""Key and value of a message; a value of None takes the key back."""
+
+
+def write_changes(tracker: Tracker, key: int, before: Before) -> Iterator[Written]:
+    """The messages for a principal whose verdicts may be others than `before`; none for windows where nothing moved."""
+    fleet = tracker.fleet
+    now = tracker.verdicts_of(key) if key in tracker and fleet.has(key) else None
+    if now is None:
+        if before.verdicts is not None:
+            packed = key.to_bytes(8, "big")
+            yield from ((packed + window.label.encode(), None) for window in fleet.windows)
+        return
+    member = fleet.member(key)
+    earlier: Sequence[Verdicts | None] = before.verdicts or [None] * len(now)
+    for window, was, judged in zip(fleet.windows, earlier, now, strict=True):
+        if was != judged:
+            change = _build(tracker, member, window.label, before.why, was, judged)
+            yield change.key, CODEC.encode(change)
+
+
+def write_all(tracker: Tracker, keys: Sequence[int], why: str) -> Iterator[Written]:
+    """The gaps of principals as they stand, whatever was told of them before."""
+    for key in keys:
+        yield from write_changes(tracker, key, Before(why, None))
+
+
+def _build(tracker: Tracker, member: Member, window: str, why: str, was: Verdicts | None, now: Verdicts) -> GapChange:
+    catalogue = tracker.fleet.catalogue
+    assert member.granted is not None  # noqa: S101 - there are verdicts of it
+    granted = member.granted.granted
+    moved, count = _find_moved(catalogue, was, now)
+    principal = member.principal
+    unused = b"".join(stable_hash(catalogue.names[action]) for action in ids_in(now.unused))
+    return GapChange(
+        as_of=tracker.as_of,
+        arn=principal.arn,
+        unique_id=principal.unique_id,
+        account_id=principal.account_id,
+        window=window,
+        why=why,  # type: ignore[arg-type]  # Before has one of the contract's words
+        counts=VerdictCounts(**{name: getattr(now, name).bit_count() for name in VERDICTS}),
+        gap_index=gap_index(catalogue, now, granted, catalogue.escalation_mask(granted)),
+        moved=moved,
+        moved_count=count,
+        unused=unused,
+    )
+
+
+def _find_moved(catalogue: Catalogue, was: Verdicts | None, now: Verdicts) -> tuple[tuple[Moved, ...], int]:
+    """The actions whose verdict is another one, as many as a message names, and how many they are; those that left or came
+    have None on one side. Of gaps that are told for the first time nothing has moved."""
+    if was is None:
+        return (), 0
+    changed = 0
+    for name in VERDICTS:
+        changed |= getattr(was, name) ^ getattr(now, name)
+    named: list[Moved] = []
+    for action in ids_in(changed):
+        if len(named) == MOVED_MAX:
+            break
+        named.append(Moved(catalogue.names[action], was.verdict_of(action), now.verdict_of(action)))  # type: ignore[arg-type]
+    return tuple(named), changed.bit_count()

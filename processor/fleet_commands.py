@@ -1,0 +1,118 @@
+"""`gapwatch intake` and `gapwatch ledger`: the two kinds of process of Kafka mode."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from processor.__main__ import (
+    choose_inventory,
+    choose_settings,
+    explain_failure,
+    gather_settings,
+    warn,
+)
+from processor.topic_commands import choose_brokers, gather_brokers
+
+CONNECTION = ("brokers", "security", "mechanism", "user", "password_file", "ca", "certificate", "key")
+Command = Callable[..., Any]
+
+
+def choose_process(command: Command) -> Command:
+    """The options that both kinds of process have."""
+    for option in reversed(
+        (
+            click.option("--redis", "url", envvar="GAPWATCH_REDIS", required=True, metavar="URL",
+                         help="The store: redis://, rediss:// (TLS), unix://."),
+            click.option("--host", metavar="ADDRESS", help="Where to serve /metrics. Default: 127.0.0.1."),
+            click.option("--port", type=click.IntRange(0, 65535), help="Its port; 0 takes a free one. Default: 9464."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def take_connection(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of `choose_brokers`, taken out of all of a command's."""
+    return {name: options.pop(name) for name in CONNECTION}
+
+
+@click.command()
+@click.option(
+    "--source",
+    "paths",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="A file or folder to follow; may be given more than once. All intakes see it under the same path.",
+)
+@click.option("--once", is_flag=True, help="End when all is read and sent, by this intake or another.")
+@choose_inventory
+@choose_settings
+@choose_brokers
+@choose_process
+@explain_failure
+def intake(
+    paths: Sequence[str],
+    once: bool,
+    inventories: Sequence[str],
+    organizations: Sequence[str],
+    url: str,
+    host: str | None,
+    port: int | None,
+    prefix: str,
+    **options: Any,
+) -> int:  # fmt: skip
+    """Read sources, and write what was done to Kafka for the ledgers.
+
+    Start as many as you like on the same sources: each file is read by one of them at a time. With --inventory it writes the
+    grants to Kafka, too. Serves /metrics, /healthz and /readyz.
+    """
+    from processor.batch import read_inventories
+    from processor.intake_run import IntakeOrder, run_intake
+    from processor.run import stop_on_signals
+
+    brokers = gather_brokers(**take_connection(options))
+    settings = gather_settings(**options, run={"host": host, "port": port})
+    inventory = read_inventories(inventories, organizations, warn)
+    order = IntakeOrder(brokers, prefix, url, tuple(paths), settings, inventory, once)
+
+    async def run_here() -> int:
+        return await run_intake(order, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())
+
+    return asyncio.run(run_here())
+
+
+@click.command()
+@click.option(
+    "--group",
+    envvar="GAPWATCH_KAFKA_GROUP",
+    default="gapwatch-ledger",
+    show_default=True,
+    metavar="NAME",
+    help="The consumer group in which ledgers share the shards.",
+)
+@choose_settings
+@choose_brokers
+@choose_process
+@explain_failure
+def ledger(
+    group: str, url: str, host: str | None, port: int | None, prefix: str, **options: Any
+) -> int:  # fmt: skip
+    """Count what Kafka brings, keep the gaps, and serve them as metrics.
+
+    Start as many as you like: they share the 64 shards, and take over from one that ends. Serves /metrics, /healthz and
+    /readyz.
+    """
+    from processor.ledger_run import LedgerOrder, run_ledger
+    from processor.run import stop_on_signals
+
+    brokers = gather_brokers(**take_connection(options))
+    settings = gather_settings(**options, run={"host": host, "port": port})
+    order = LedgerOrder(brokers, prefix, group, url, settings)
+
+    async def run_here() -> int:
+        return await run_ledger(order, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())
+
+    return asyncio.run(run_here())

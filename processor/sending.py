@@ -1,0 +1,129 @@
+"""An intake's way from slices to topic `uses`: group by group, each stored as sent before the next one is on its way.
+
+A group is sent while the next one is being read. What it moved and counted is stored in one step once all of it is acknowledged;
+whatever goes wrong, the intake reads on from what is stored, and the ledgers skip what they have.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from processor.core.batches import Decoded, add_decoded
+from processor.core.exchange import SliceRows, UsesWriter
+from processor.core.intake import Intake
+from processor.core.records import Rejected
+from processor.shell.follow import Slice
+from processor.shell.leases import Leases, Move, count_now
+from topics.contract import SHARDS
+from topics.uses import CODEC, Mark, Message
+
+GROUP_RECORDS = 16_384
+"""Records of a group: some 256 uses a message, which makes Faust's costs of each one small."""
+
+
+class UsesLog(Protocol):
+    """Topic `uses`, as an intake writes it."""
+
+    async def send(self, shard: int, value: bytes) -> Awaitable[object]:
+        """Start sending; the answer is done once it is acknowledged, or raises BrokerError."""
+
+    async def reject(self, rejects: Sequence[Rejected]) -> None:
+        """Write to topic `rejected`."""
+
+
+@dataclass(slots=True)
+class _Group:
+    decoded: Decoded = field(default_factory=lambda: Decoded([], [], []))
+    slices: list[SliceRows] = field(default_factory=list)
+    moves: dict[bytes, Move] = field(default_factory=dict)
+    rows: int = 0
+
+
+class Sender:
+    """Sends one intake's groups. `note_rejects` is told of what was rejected, before it is counted as stored."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        writer: UsesWriter,
+        leases: Leases,
+        log: UsesLog,
+        note_rejects: Callable[[list[Rejected]], None],
+    ) -> None:
+        self.intake = intake
+        self._writer = writer
+        self._leases = leases
+        self._log = log
+        self._note_rejects = note_rejects
+        self._group = _Group()
+        self._sent: dict[bytes, bytes] = {}
+        self._sending: asyncio.Future[None] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the group should be sent before more is added."""
+        return self._group.decoded.read >= GROUP_RECORDS
+
+    def add(self, lease: bytes, before: bytes, found: Slice) -> None:
+        """Put a slice into the group; `before` is the source's position as it was read from the store, before which the
+        last group may have moved it on."""
+        group = self._group
+        found.decoded.name_origin((found.source.name, found.start))
+        group.slices.append(SliceRows(group.rows, found.name, found.start.to_bytes(8, "big"), found.ends))
+        group.rows += sum(len(batch.rows.places) for batch in found.decoded.batches)
+        add_decoded(group.decoded, found.decoded)
+        earlier = group.moves.get(found.name)
+        before = earlier.before if earlier is not None else self._sent.pop(found.name, before)
+        group.moves[found.name] = Move(lease, found.name, before, found.position, found.ends)
+
+    async def send(self) -> None:
+        """Send the group, once the one before it is stored. Raises StoreLost or BrokerError: then `reset`, and read again."""
+        group, self._group = self._group, _Group()
+        if not group.moves:
+            return
+        self._sent = {move.name: move.position for move in group.moves.values() if not move.ends}
+        messages = [
+            (shard, CODEC.encode(message))
+            for uses in self.intake.resolve(group.decoded)
+            for shard, message in self._writer.write(uses, group.slices)
+        ]
+        rejects, self.intake.rejects = self.intake.rejects, []
+        self._note_rejects(rejects)
+        counted = count_now(self.intake.tally)
+        await self.settle()
+
+        async def finish() -> None:
+            await self._send_all(messages)
+            await self._log.reject(rejects)
+            await self._leases.advance(group.moves.values(), counted)
+
+        self._sending = asyncio.ensure_future(finish())
+        await asyncio.sleep(0)
+
+    async def _send_all(self, messages: Iterable[tuple[int, bytes]]) -> None:
+        acknowledged = [await self._log.send(shard, value) for shard, value in messages]
+        for each in acknowledged:
+            await each
+
+    async def settle(self) -> None:
+        """Wait until what was sent is acknowledged and stored. Raises StoreLost or BrokerError."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            await sending
+
+    async def mark(self, mark: Mark) -> None:
+        """Send every shard a mark, behind all that was sent before. Raises StoreLost or BrokerError."""
+        await self.settle()
+        value = CODEC.encode(Message(mark=mark))
+        await self._send_all((shard, value) for shard in range(SHARDS))
+
+    async def reset(self) -> None:
+        """Forget what is not stored."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.cancel()
+            await asyncio.wait((sending,))
+        self._group = _Group()
+        self._sent = {}
+        await self._leases.restart(self.intake.tally)

@@ -1,0 +1,282 @@
+"""The shards that one ledger process owns: claimed, fed, flushed, checked, and given up again.
+
+Nothing here knows Faust or Kafka: `Broker` is what it asks of them. A shard that is lost (another owner, a Redis that came back
+older) is dropped from memory and claimed anew; then it goes on from what the store has of it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
+
+from processor.core.catalogue import ids_in, mask_of_ids, stable_hash
+from processor.core.gap_changes import Written
+from processor.shard import Shard, ShardParts
+from processor.shell.brokers import BrokerError
+from processor.shell.holds import Member, ShardHold
+from processor.shell.metrics import GapText
+from processor.shell.redis import RENEW_SECONDS, Command, Store, StoreError, StoreLost
+
+CALLBACK_SECONDS_MAX = 5.0
+"""No wait in a rebalance, or in stopping, is longer: then a shard is dropped unflushed, and another ledger reads it again."""
+
+CHECK_SECONDS = 2.0
+"""How often quiet shards are looked at: a Redis that came back older shows nowhere else."""
+
+UNFLUSHED_USES_MAX = 100_000
+"""Beyond that uses wait for a flush, whatever the time: memory is bounded, and a slow Redis slows the reading down."""
+
+
+class Broker(Protocol):
+    """What the shards ask of Kafka."""
+
+    async def seek(self, shard: int, offset: int) -> None:
+        """Read a partition of `uses` on from an offset, whatever was read of it."""
+
+    async def find_bounds(self, shard: int) -> tuple[int, int]:
+        """The first offset that a partition of `uses` still has, and the one behind its last."""
+
+    async def publish(self, shard: int, messages: Iterable[Written]) -> None:
+        """Write messages to topic `gap-changes`, and wait until they are acknowledged."""
+
+    async def follow_grants(self, offsets: Mapping[int, int]) -> None:
+        """Read `grants` of these shards, and of no others, on from behind these offsets."""
+
+
+class Shards:
+    """By number. `generation` is the consumer group's; `member` names this process."""
+
+    def __init__(self, store: Store, member: Member, parts: ShardParts, broker: Broker) -> None:
+        self._store = store
+        self._member = member
+        self._parts = parts
+        self._broker = broker
+        self._owned: dict[int, Shard] = {}
+        self._wanted: dict[int, int] = {}
+        self._checked_at = 0.0
+        self._observed_size = -1
+        self._by_hash = {stable_hash(name): at for at, name in enumerate(parts.catalogue.names)}
+        self.text = GapText()
+        self.lost = 0
+        self.gaps = 0
+        self.skipped = 0
+
+    @property
+    def owned(self) -> Mapping[int, Shard]:
+        return self._owned
+
+    async def claim(self, numbers: Iterable[int], generation: int) -> dict[int, int]:
+        """Claim the shards that were assigned, and give up all others; the offsets to read on from. One that cannot be claimed
+        within CALLBACK_SECONDS_MAX, or is another's, is tried again by `tick`. May be called again for the same."""
+        self._wanted = dict.fromkeys(numbers, generation)
+        for number in self._owned.keys() - self._wanted.keys():
+            self._forget(number)
+        offsets: dict[int, int] = {}
+
+        async def claim_all() -> None:
+            for number in self._wanted:
+                if (offset := await self._claim_one(number)) is not None:
+                    offsets[number] = offset
+
+        try:
+            await asyncio.wait_for(claim_all(), CALLBACK_SECONDS_MAX)
+        except TimeoutError:
+            self._parts.warn("Redis does not answer: shards stay unclaimed until it does")
+        await self._follow_grants()
+        return offsets
+
+    async def _claim_one(self, number: int) -> int | None:
+        """Where to read a shard on from; None where it is another's."""
+        generation = self._wanted.get(number)
+        if generation is None:
+            return None
+        shard = self._owned.get(number)
+        if shard is None:
+            shard = Shard(ShardHold(self._store, number, self._member), self._parts)
+        async with shard.lock:
+            if not await shard.hold.claim(generation):
+                self._forget(number)
+                return None
+            if not shard.hold.is_kept:
+                if number in self._owned:
+                    self.text.remove(shard.tracker, number)
+                await shard.load()
+                self.text.add(shard.tracker)
+            if self._wanted.get(number) != generation:
+                return None
+            offset = shard.place(*await self._broker.find_bounds(number))
+            self._owned[number] = shard
+            return offset
+
+    def _forget(self, number: int) -> None:
+        shard = self._owned.pop(number, None)
+        if shard is not None:
+            self.text.remove(shard.tracker, number)
+
+    async def _follow_grants(self) -> None:
+        await self._broker.follow_grants({number: shard.grants_offset for number, shard in self._owned.items()})
+
+    async def take(self, number: int, offset: int, value: bytes) -> None:
+        """Apply a message of `uses`, if it is the next one of its shard; where one is missing, go back to it."""
+        shard = self._owned.get(number)
+        if shard is None:
+            return
+        async with shard.lock:
+            if self._owned.get(number) is not shard or shard.offset is None:
+                return
+            if offset <= shard.offset:
+                self.skipped += 1
+                return
+            if offset > shard.offset + 1:
+                self.gaps += 1
+                back = shard.offset + 1
+            else:
+                shard.apply(offset, value)
+                back = -1
+        if back >= 0:
+            await self._broker.seek(number, back)
+        elif shard.tally.read - shard.flushed_uses > UNFLUSHED_USES_MAX:
+            await self._flush_one(shard)
+
+    async def take_grants(self, number: int, offset: int, key: bytes, value: bytes | None) -> None:
+        """Apply a message of `grants`."""
+        shard = self._owned.get(number)
+        if shard is not None:
+            async with shard.lock:
+                if offset > shard.grants_offset:
+                    shard.apply_grants(offset, key, value)
+
+    async def tick(self) -> None:
+        """What is due: flushes, lapses, checks of quiet shards, claims that had to wait."""
+        now = self._parts.clock()
+        for number in self._wanted.keys() - self._owned.keys():
+            await self._claim_late(number)
+        check = now - self._checked_at >= CHECK_SECONDS
+        if check:
+            self._checked_at = now
+        for shard in list(self._owned.values()):
+            due = shard.dirty_since is not None and now - shard.dirty_since >= self._parts.settings.run.flush_seconds
+            if due or now - shard.flushed_at >= RENEW_SECONDS or now < shard.flushed_at:
+                await self._flush_one(shard)
+            elif check:
+                await self._check_one(shard)
+        await self._share_observed()
+        for _ in self.text.refresh():
+            await asyncio.sleep(0)
+
+    async def _claim_late(self, number: int) -> None:
+        offset = await self._claim_one(number)
+        if offset is not None:
+            await self._broker.seek(number, offset)
+            await self._follow_grants()
+
+    async def _flush_one(self, shard: Shard) -> None:
+        await self._on_shard(shard, shard.flush)
+
+    async def _check_one(self, shard: Shard) -> None:
+        async def check() -> list[Written]:
+            await shard.hold.check()
+            return shard.advance()
+
+        await self._on_shard(shard, check)
+
+    async def _on_shard(self, shard: Shard, do: Callable[[], Awaitable[list[Written]]]) -> None:
+        """Do something that tells whether a shard is lost; then claim it anew."""
+        number = shard.hold.number
+        try:
+            async with shard.lock:
+                if self._owned.get(number) is not shard:
+                    return
+                messages = await do()
+                flushes = shard.hold.flushes
+        except StoreLost as error:
+            self.lost += 1
+            self._parts.warn(f"{shard.hold.where}: {error}")
+            self._forget(number)
+            await self._claim_late(number)
+            return
+        await self._tell(shard, messages, flushes)
+
+    async def _tell(self, shard: Shard, messages: list[Written], flushes: int) -> None:
+        """Write what moved; only when all of it is acknowledged the shard says so with its next flush."""
+        try:
+            if messages:
+                await asyncio.wait_for(self._broker.publish(shard.hold.number, messages), CALLBACK_SECONDS_MAX)
+        except (TimeoutError, BrokerError) as error:
+            self._parts.warn(f"topic gap-changes: {error or 'no answer'}; what moved is told later")
+            shard.untold = True
+            return
+        shard.told = max(shard.told, flushes)
+
+    async def _share_observed(self) -> None:
+        """Let all ledgers know which actions were used in which account: the log shows them there, for everybody."""
+        found: list[Command] = []
+        names = self._parts.catalogue.names
+        key = self._store.key(b"observed")
+        for shard in self._owned.values():
+            for account_id, seen in shard.tracker.found_observable:
+                known = self._parts.observed.get(account_id, 0)
+                self._parts.observed[account_id] = known | seen
+                found += [
+                    ("SADD", key, account_id.encode() + b" " + stable_hash(names[action]))
+                    for action in ids_in(seen & ~known)
+                ]
+            shard.tracker.found_observable.clear()
+        answers = await self._store.read_many([*found, ("SCARD", key)])
+        if answers[-1] != self._observed_size:
+            (members,) = await self._store.read_many([("SMEMBERS", key)])
+            self._observed_size = len(members)
+            self._read_observed(members)
+            for shard in self._owned.values():
+                shard.note_observed(self._parts.observed)
+
+    def _read_observed(self, members: Iterable[bytes]) -> None:
+        by_account: dict[str, list[int]] = {}
+        for member in members:
+            account, _, hashed = member.partition(b" ")
+            action = self._by_hash.get(hashed)
+            if action is not None:
+                by_account.setdefault(account.decode(errors="replace"), []).append(action)
+        for account_id, actions in by_account.items():
+            known = self._parts.observed.get(account_id, 0)
+            self._parts.observed[account_id] = known | mask_of_ids(actions)
+
+    async def revoke(self, numbers: Iterable[int]) -> None:
+        """Flush shards and give them up, as long as that takes no more than CALLBACK_SECONDS_MAX."""
+        await self._give_up(numbers, release=False)
+
+    async def stop(self) -> None:
+        """Flush all shards and release them, so that the next owner need not wait; drained ones say so."""
+        self._wanted = {}
+        await self._give_up(list(self._owned), release=True)
+
+    async def _give_up(self, numbers: Iterable[int], *, release: bool) -> None:
+        given = [self._owned[number] for number in numbers if number in self._owned]
+
+        async def flush_all() -> None:
+            for shard in given:
+                await self._flush_last(shard, release=release)
+
+        try:
+            await asyncio.wait_for(flush_all(), CALLBACK_SECONDS_MAX)
+        except TimeoutError:
+            self._parts.warn("Redis or Kafka does not answer: what is not stored yet is read again by the next owner")
+        finally:
+            for shard in given:
+                self._wanted.pop(shard.hold.number, None)
+                self._forget(shard.hold.number)
+
+    async def _flush_last(self, shard: Shard, *, release: bool) -> None:
+        try:
+            async with shard.lock:
+                messages = await shard.flush()
+                flushes = shard.hold.flushes
+                await self._tell(shard, messages, flushes)
+                shard.told = flushes + 1
+                if release:
+                    _, end = await self._broker.find_bounds(shard.hold.number)
+                    drained = shard.offset is not None and shard.offset + 1 >= end
+                    await shard.hold.release(drained=drained, told=shard.told)
+                else:
+                    await shard.state.flush(shard.describe())
+        except StoreError as error:
+            self._parts.warn(f"{shard.hold.where}: {error}")

@@ -1,0 +1,292 @@
+"""A ledger's and an intake's own Kafka clients: what they write, and the topic that each of them reads whole.
+
+Topic `uses` is read by Faust (app.py). Topic `grants` is compacted and small: a ledger reads the partitions of its shards, an
+intake all of them, without a consumer group, from where each wants.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from processor.core.gap_changes import Written
+from processor.core.principals import Principal
+from processor.core.records import Rejected
+from processor.core.redact import describe_bytes, redact
+from processor.shell.brokers import BrokerError, BrokerSettings, connection_options
+from topics import coverage, gap_changes, grants, rejected, uses
+from topics.contract import MESSAGE_BYTES_MAX, SHARDS, ContractError
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+REQUEST_MS = 10_000
+LINGER_MS = 2
+ANY_REGION = "*"
+"""An account's log is known in all its regions from its first record on, in whichever."""
+
+SOURCE_MAX = 1_024
+REJECTS_MAX = 1_000
+"""Of one group of records: a source that is no CloudTrail at all must not fill the topic."""
+
+
+@contextmanager
+def name_failures(settings: BrokerSettings) -> Iterator[None]:
+    """Raise BrokerError for what aiokafka raises."""
+    from aiokafka.errors import KafkaError
+
+    try:
+        yield
+    except KafkaError as error:
+        raise BrokerError(f"Kafka at {settings.where}: {error}") from error
+
+
+def make_producer(settings: BrokerSettings) -> "AIOKafkaProducer":
+    """A producer whose acknowledged messages are on all replicas in sync, in order and once."""
+    from aiokafka import AIOKafkaProducer
+
+    return AIOKafkaProducer(
+        **connection_options(settings),
+        acks="all",
+        enable_idempotence=True,
+        compression_type=None,
+        linger_ms=LINGER_MS,
+        request_timeout_ms=REQUEST_MS,
+        max_request_size=MESSAGE_BYTES_MAX,
+    )
+
+
+class LedgerLog:
+    """What a ledger has of Kafka beside its Faust app. `seek` is the app's."""
+
+    def __init__(self, settings: BrokerSettings, prefix: str) -> None:
+        self._settings = settings
+        self._uses = uses.TOPIC.full_name(prefix)
+        self._grants = grants.TOPIC.full_name(prefix)
+        self._gap_changes = gap_changes.TOPIC.full_name(prefix)
+        self._producer: AIOKafkaProducer | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+        self._assigned: dict[int, int] = {}
+        self.seek_uses: Callable[[int, int], Awaitable[None]] | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises BrokerError."""
+        from aiokafka import AIOKafkaConsumer
+
+        with name_failures(self._settings):
+            self._producer = make_producer(self._settings)
+            await self._producer.start()
+            self._consumer = AIOKafkaConsumer(
+                **connection_options(self._settings), enable_auto_commit=False, auto_offset_reset="earliest"
+            )
+            await self._consumer.start()
+
+    async def stop(self) -> None:
+        for client in (self._producer, self._consumer):
+            if client is not None:
+                await client.stop()
+
+    async def seek(self, shard: int, offset: int) -> None:
+        """As Broker.seek."""
+        if self.seek_uses is not None:
+            await self.seek_uses(shard, offset)
+
+    async def find_bounds(self, shard: int) -> tuple[int, int]:
+        """As Broker.find_bounds."""
+        (bounds,) = (await self.find_all_bounds([shard])).values()
+        return bounds
+
+    async def find_all_bounds(self, shards: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """The bounds of several partitions of `uses`. Raises BrokerError."""
+        from aiokafka import TopicPartition
+
+        assert self._consumer is not None  # noqa: S101 - start came before
+        partitions = [TopicPartition(self._uses, shard) for shard in shards]
+        with name_failures(self._settings):
+            begins = await self._consumer.beginning_offsets(partitions)
+            ends = await self._consumer.end_offsets(partitions)
+        return {each.partition: (begins[each], ends[each]) for each in partitions}
+
+    async def publish(self, shard: int, messages: Iterable[Written]) -> None:
+        """As Broker.publish. Raises BrokerError."""
+        assert self._producer is not None  # noqa: S101 - start came before
+        with name_failures(self._settings):
+            sent = [
+                await self._producer.send(self._gap_changes, value=value, key=key, partition=shard)
+                for key, value in messages
+            ]
+            await asyncio.gather(*sent)
+
+    async def follow_grants(self, offsets: Mapping[int, int]) -> None:
+        """As Broker.follow_grants."""
+        from aiokafka import TopicPartition
+
+        assert self._consumer is not None  # noqa: S101 - start came before
+        if dict(offsets) == self._assigned:
+            return
+        self._assigned = dict(offsets)
+        if not offsets:
+            self._consumer.unsubscribe()
+            return
+        self._consumer.assign([TopicPartition(self._grants, shard) for shard in offsets])
+        for shard, offset in offsets.items():
+            self._consumer.seek(TopicPartition(self._grants, shard), offset + 1)
+
+    async def read_grants(self, take: Callable[[int, int, bytes, bytes | None], Awaitable[None]]) -> None:
+        """Hand on messages of `grants` for ever. Raises BrokerError."""
+        assert self._consumer is not None  # noqa: S101 - start came before
+        while True:
+            if not self._assigned:
+                await asyncio.sleep(0.1)
+                continue
+            with name_failures(self._settings):
+                found = await self._consumer.getmany(timeout_ms=200, max_records=500)
+            for partition, messages in found.items():
+                for message in messages:
+                    await take(partition.partition, message.offset, message.key or b"", message.value)
+
+
+class IntakeLog:
+    """What an intake has of Kafka: it writes `uses`, `rejected` and `grants`, and reads all of `grants`."""
+
+    def __init__(self, settings: BrokerSettings, prefix: str, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._prefix = prefix
+        self._clock = clock
+        self._uses = uses.TOPIC.full_name(prefix)
+        self._rejected = rejected.TOPIC.full_name(prefix)
+        self._grants = grants.TOPIC.full_name(prefix)
+        self._coverage = coverage.TOPIC.full_name(prefix)
+        self._producer: AIOKafkaProducer | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises BrokerError."""
+        from aiokafka import AIOKafkaConsumer, TopicPartition
+
+        with name_failures(self._settings):
+            self._producer = make_producer(self._settings)
+            await self._producer.start()
+            self._consumer = AIOKafkaConsumer(
+                **connection_options(self._settings), enable_auto_commit=False, auto_offset_reset="earliest"
+            )
+            await self._consumer.start()
+            self._consumer.assign([TopicPartition(self._grants, shard) for shard in range(SHARDS)])
+            await self._consumer.seek_to_beginning()
+
+    async def stop(self) -> None:
+        for client in (self._producer, self._consumer):
+            if client is not None:
+                await client.stop()
+
+    async def send(self, shard: int, value: bytes) -> Awaitable[object]:
+        """As UsesLog.send."""
+        return await self._write(self._uses, shard, None, value)
+
+    async def _write(self, topic: str, shard: int, key: bytes | None, value: bytes | None) -> Awaitable[object]:
+        assert self._producer is not None  # noqa: S101 - start came before
+        with name_failures(self._settings):
+            sent = await self._producer.send(topic, value=value, key=key, partition=shard)
+
+        async def acknowledge() -> object:
+            with name_failures(self._settings):
+                return await sent
+
+        return acknowledge()
+
+    async def _write_all(self, topic: str, messages: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+        """Write (partition, key, value) and wait until all is acknowledged."""
+        sent = [await self._write(topic, partition, key, value) for partition, key, value in messages]
+        for each in sent:
+            await each
+
+    async def reject(self, rejects: Sequence[Rejected]) -> None:
+        """As UsesLog.reject."""
+        if rejects:
+            now = int(self._clock())
+            await self._write_all(self._rejected, (_write_reject(each, now) for each in rejects[:REJECTS_MAX]))
+
+    async def cover(self, accounts: Mapping[str, int], watermark: int) -> None:
+        """Publish since when the logs of accounts are known, in every region."""
+        messages = []
+        for account_id, first in accounts.items():
+            if first < watermark and "|" not in account_id:
+                found = coverage.Coverage(
+                    account_id=account_id, region=ANY_REGION, spans=((first, watermark),), watermark=watermark
+                )
+                messages.append((0, found.key, coverage.CODEC.encode(found)))
+        await self._write_all(self._coverage, messages)
+
+    async def read_inventory(self) -> "PublishedGrants":
+        """All grants as they stand. Raises BrokerError."""
+        from aiokafka import TopicPartition
+
+        assert self._consumer is not None  # noqa: S101 - start came before
+        found = PublishedGrants()
+        with name_failures(self._settings):
+            partitions = [TopicPartition(self._grants, shard) for shard in range(SHARDS)]
+            ends = await self._consumer.end_offsets(partitions)
+            while any([await self._consumer.position(each) < ends[each] for each in partitions]):
+                for partition, messages in (await self._consumer.getmany(timeout_ms=500)).items():
+                    for message in messages:
+                        found.take(partition.partition, message.key or b"", message.value)
+        return found
+
+    async def follow_inventory(self, found: "PublishedGrants") -> None:
+        """Take in changes of grants for ever. Raises BrokerError."""
+        assert self._consumer is not None  # noqa: S101 - start came before
+        while True:
+            with name_failures(self._settings):
+                batches = await self._consumer.getmany(timeout_ms=1_000)
+            for partition, messages in batches.items():
+                for message in messages:
+                    found.take(partition.partition, message.key or b"", message.value)
+
+    async def publish_grants(self, messages: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+        """Write (shard, key, value) to `grants`. Raises BrokerError."""
+        await self._write_all(self._grants, messages)
+
+
+class PublishedGrants:
+    """Topic `grants` as it stands: principals by unique id, and what was last written of each."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Principal] = {}
+        self.packed: dict[bytes, grants.PrincipalGrants] = {}
+        self.catalogues: dict[tuple[int, str], bytes] = {}
+
+    def take(self, shard: int, key: bytes, value: bytes | None) -> None:
+        """Take in a message; one that cannot be read is left out."""
+        version = grants.catalogue_of(key)
+        if version is not None:
+            if value is not None:
+                self.catalogues[shard, version] = value
+            return
+        before = self.packed.pop(key, None)
+        if before is not None and before.unique_id:
+            self.known.pop(before.unique_id, None)
+        if value is None:
+            return
+        with suppress(ContractError):
+            found = self.packed[key] = grants.CODEC.decode(value)
+            if found.unique_id:
+                self.known[found.unique_id] = Principal(found.arn, found.unique_id, found.account_id, found.kind)
+
+
+def _write_reject(found: Rejected, now: int) -> tuple[int, bytes, bytes]:
+    source, index = found.origin
+    redacted = redact(found.raw)
+    undecodable = None
+    if redacted is None or len(redacted) > rejected.REDACTED_MAX:
+        digest, head = describe_bytes(found.raw)
+        redacted, undecodable = None, rejected.Undecodable(sha256=digest, head=head)
+    value = rejected.Reject(
+        time=now,
+        reason=found.reason,
+        source=source[:SOURCE_MAX] or "-",
+        position=str(index),
+        size=len(found.raw),
+        redacted=redacted,
+        undecodable=undecodable,
+    )
+    return 0, value.key, rejected.CODEC.encode(value)
