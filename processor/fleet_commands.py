@@ -1,8 +1,11 @@
 """`gapwatch intake` and `gapwatch ledger`: the two kinds of process of Kafka mode."""
 
 import asyncio
+import functools
+import os
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -31,6 +34,21 @@ def choose_process(command: Command) -> Command:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+def end_at_once(command: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+    """End the process when a command has: Faust's consumer may leave a thread that goes on, and keeps its partitions."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> NoReturn:
+        try:
+            command(**options)
+        except SystemExit as end:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+
+    return run
 
 
 def take_connection(options: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +114,7 @@ def intake(
 @choose_settings
 @choose_brokers
 @choose_process
+@end_at_once
 @explain_failure
 def ledger(
     group: str, url: str, host: str | None, port: int | None, prefix: str, **options: Any
@@ -115,4 +134,5 @@ def ledger(
     async def run_here() -> int:
         return await run_ledger(order, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())
 
-    return asyncio.run(run_here())
+    # Not asyncio.run: it would wait for tasks of Faust's that a cancellation does not end.
+    return asyncio.new_event_loop().run_until_complete(run_here())

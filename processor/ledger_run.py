@@ -113,9 +113,8 @@ async def run_ledger(
         health.why_not = "loading"
         store = await Store.connect(order.url, wait=wait)
         try:
-            await end_in_time(
-                asyncio.ensure_future(_own_shards(order, store, cluster, warn, stopping, running)), stopping, warn
-            )
+            owning = asyncio.ensure_future(_own_shards(order, store, cluster, warn, stopping, running))
+            await end_in_time(owning, stopping, warn, STOP_SECONDS)
         finally:
             await store.close()
     except StalledError as error:
@@ -236,7 +235,7 @@ class Ledgers:
                 raise StalledError(f"the consumer ended: {app.crash_reason}")
             owned = dict(self.shards.owned)
             try:
-                bounds = await self._log.find_all_bounds(owned) if owned else {}
+                bounds = await self._log.find_bounds(owned) if owned else {}
             except BrokerError:
                 self._moved_at = clock()
                 continue

@@ -6,6 +6,7 @@ older) is dropped from memory and claimed anew; then it goes on from what the st
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from processor.core.catalogue import ids_in, mask_of_ids, stable_hash
@@ -32,8 +33,8 @@ class Broker(Protocol):
     async def seek(self, shard: int, offset: int) -> None:
         """Read a partition of `uses` on from an offset, whatever was read of it."""
 
-    async def find_bounds(self, shard: int) -> tuple[int, int]:
-        """The first offset that a partition of `uses` still has, and the one behind its last."""
+    async def find_bounds(self, shards: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """The first offsets that partitions of `uses` still have, and the ones behind their last. Raises BrokerError."""
 
     async def publish(self, shard: int, messages: Iterable[Written]) -> None:
         """Write messages to topic `gap-changes`, and wait until they are acknowledged."""
@@ -73,18 +74,19 @@ class Shards:
         offsets: dict[int, int] = {}
 
         async def claim_all() -> None:
-            for number in self._wanted:
-                if (offset := await self._claim_one(number)) is not None:
+            bounds = await self._broker.find_bounds(self._wanted)
+            for number in list(self._wanted):
+                if (offset := await self._claim_one(number, bounds[number])) is not None:
                     offsets[number] = offset
 
         try:
             await asyncio.wait_for(claim_all(), CALLBACK_SECONDS_MAX)
-        except TimeoutError:
-            self._parts.warn("Redis does not answer: shards stay unclaimed until it does")
+        except (TimeoutError, BrokerError):
+            self._parts.warn("Redis or Kafka does not answer: shards stay unclaimed until it does")
         await self._follow_grants()
         return offsets
 
-    async def _claim_one(self, number: int) -> int | None:
+    async def _claim_one(self, number: int, bounds: tuple[int, int]) -> int | None:
         """Where to read a shard on from; None where it is another's."""
         generation = self._wanted.get(number)
         if generation is None:
@@ -103,7 +105,7 @@ class Shards:
                 self.text.add(shard.tracker)
             if self._wanted.get(number) != generation:
                 return None
-            offset = shard.place(*await self._broker.find_bounds(number))
+            offset = shard.place(*bounds)
             self._owned[number] = shard
             return offset
 
@@ -164,7 +166,11 @@ class Shards:
             await asyncio.sleep(0)
 
     async def _claim_late(self, number: int) -> None:
-        offset = await self._claim_one(number)
+        try:
+            bounds = await self._broker.find_bounds((number,))
+        except BrokerError:
+            return
+        offset = await self._claim_one(number, bounds[number])
         if offset is not None:
             await self._broker.seek(number, offset)
             await self._follow_grants()
@@ -253,8 +259,13 @@ class Shards:
         given = [self._owned[number] for number in numbers if number in self._owned]
 
         async def flush_all() -> None:
+            ends = {}
+            if release:
+                with suppress(BrokerError):
+                    bounds = await self._broker.find_bounds([shard.hold.number for shard in given])
+                    ends = {number: end for number, (_, end) in bounds.items()}
             for shard in given:
-                await self._flush_last(shard, release=release)
+                await self._flush_last(shard, ends.get(shard.hold.number) if release else None, release=release)
 
         try:
             await asyncio.wait_for(flush_all(), CALLBACK_SECONDS_MAX)
@@ -265,7 +276,8 @@ class Shards:
                 self._wanted.pop(shard.hold.number, None)
                 self._forget(shard.hold.number)
 
-    async def _flush_last(self, shard: Shard, *, release: bool) -> None:
+    async def _flush_last(self, shard: Shard, end: int | None, *, release: bool) -> None:
+        """The last flush of a shard whose partition ends before the offset `end`, as far as that is known."""
         try:
             async with shard.lock:
                 messages = await shard.flush()
@@ -273,8 +285,7 @@ class Shards:
                 await self._tell(shard, messages, flushes)
                 shard.told = flushes + 1
                 if release:
-                    _, end = await self._broker.find_bounds(shard.hold.number)
-                    drained = shard.offset is not None and shard.offset + 1 >= end
+                    drained = end is not None and shard.offset is not None and shard.offset + 1 >= end
                     await shard.hold.release(drained=drained, told=shard.told)
                 else:
                     await shard.state.flush(shard.describe())

@@ -148,10 +148,11 @@ def unpack_grants(packed: bytes, translators: Mapping[str, Translator]) -> Inven
 
 
 async def load_grants(
-    store: Store, catalogue: Catalogue, shards: Iterable[int] = range(SHARDS)
+    store: Store, catalogue: Catalogue, shards: Iterable[int] | None = None
 ) -> dict[int, InventoryPrincipal]:
-    """The stored inventory of some shards by principal key."""
-    answers = await store.read_many([("HGETALL", store.shard_key(shard, b"g")) for shard in shards])
+    """The stored inventory of some shards (None: of all) by principal key."""
+    wanted = range(SHARDS) if shards is None else shards
+    answers = await store.read_many([("HGETALL", store.shard_key(shard, b"g")) for shard in wanted])
     (versions,) = await store.read_many([("HGETALL", store.key(b"catalogues"))])
     translators = {
         version.decode(): Translator(zlib.decompress(names).decode().split("\n"), catalogue)

@@ -91,13 +91,8 @@ class LedgerLog:
         if self.seek_uses is not None:
             await self.seek_uses(shard, offset)
 
-    async def find_bounds(self, shard: int) -> tuple[int, int]:
+    async def find_bounds(self, shards: Iterable[int]) -> dict[int, tuple[int, int]]:
         """As Broker.find_bounds."""
-        (bounds,) = (await self.find_all_bounds([shard])).values()
-        return bounds
-
-    async def find_all_bounds(self, shards: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """The bounds of several partitions of `uses`. Raises BrokerError."""
         from aiokafka import TopicPartition
 
         assert self._consumer is not None  # noqa: S101 - start came before
