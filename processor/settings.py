@@ -16,7 +16,7 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
     port = 9464
     flush_seconds = 0.25             # how long what was read may wait for the store, 0.05 to 1
     poll_seconds = 0.5               # how often files are looked at, 0.05 to 60
-    horizon_hours = 2                # how far back a duplicate is recognised, in hours of event time, 1 to 48
+    horizon_hours = 2                # how far back a duplicate is recognised, in hours of event time, 1 to 9600
     reject_ratio_max = 0.1           # above this share of the last 10,000 records the process stops
 """
 
@@ -54,7 +54,7 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 9464
     flush_seconds: Annotated[float, Meta(ge=0.05, le=1)] = 0.25
     poll_seconds: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
-    horizon_hours: Annotated[int, Meta(ge=1, le=48)] = 2
+    horizon_hours: Annotated[int, Meta(ge=1, le=24 * DAYS_MAX)] = 2
     reject_ratio_max: Annotated[float, Meta(gt=0, le=1)] = 0.1
 
 

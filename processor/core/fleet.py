@@ -68,11 +68,7 @@ class Fleet:
 
     def members(self) -> Iterator[Member]:
         """Every principal in scope, by ARN and unique id."""
-        found = [
-            self.member(key)
-            for key in self._usages.keys() | self._inventory.keys()
-            if key in self._usages or self._scope.covers(principal_of(self._inventory[key]))
-        ]
+        found = [self.member(key) for key in self._usages.keys() | self._inventory.keys() if self.has(key)]
         found.sort(key=lambda member: (member.principal.arn, member.principal.unique_id or ""))
         return iter(found)
 
@@ -115,8 +111,11 @@ class Fleet:
         self._observable[account_id] = self.observable(account_id) | (actions & self.catalogue.all_mask)
 
     def has(self, key: int) -> bool:
-        """Whether a principal is known, by inventory or by use."""
-        return key in self._usages or key in self._inventory
+        """Whether a principal is in scope, and known by inventory or by use."""
+        if key in self._usages:
+            return True
+        found = self._inventory.get(key)
+        return found is not None and self._scope.covers(principal_of(found))
 
     def covered_since(self, principal: Principal) -> int | None:
         """Since when the log that a principal's uses stand in is known."""
