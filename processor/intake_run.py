@@ -3,9 +3,10 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from xxhash import xxh3_128_digest
 
@@ -13,14 +14,13 @@ from processor.core.catalogue import Catalogue
 from processor.core.exchange import UsesWriter
 from processor.core.intake import Intake
 from processor.core.inventory import InventoryPrincipal
-from processor.core.principals import Principal
 from processor.core.records import Rejected
 from processor.core.tally import Tally
 from processor.leased_files import LeasedFiles
 from processor.ledger_run import BROKER_WAIT_SECONDS, STOP_SECONDS, wait_for_brokers
 from processor.opening import RejectLog, build_actions, load_loops
 from processor.run import FUTURE_SECONDS_MAX, RejectRatio, end_in_time
-from processor.sending import Sender
+from processor.sending import Sender, UsesLog
 from processor.settings import Settings
 from processor.shell.brokers import BrokerError, BrokerSettings
 from processor.shell.grants import date_grants, pack_grants, unpack_grants
@@ -101,7 +101,10 @@ async def _read_sources(order: IntakeOrder, store: Store, tally: Tally, warn: Wa
                 warn(f"{error}; trying again")
                 await log.stop()
                 await asyncio.sleep(BROKER_WAIT_SECONDS)
-        runner = IntakeRunner(order, store, log, tally, published.known, warn)
+        catalogue = load_catalogue()
+        actions, scope = build_actions(catalogue), order.settings.scope
+        intake = Intake(actions, scope, published.known, tally, seed=secrets.randbits(64))
+        runner = IntakeRunner(order, store, log, intake, catalogue.names, warn)
         following = asyncio.ensure_future(_follow(log, published, warn))
         try:
             await runner.run(stopping)
@@ -153,21 +156,25 @@ def write_inventory(
             yield grants.TOPIC.partition_of(name), name, grants.CODEC.encode(value)
 
 
+class Log(UsesLog, Protocol):
+    """Kafka, as an intake writes it."""
+
+    async def cover(self, accounts: Mapping[str, int], watermark: int) -> None: ...
+
+
 class IntakeRunner:
     """The loop of one intake: rounds over its sources, marks, leases."""
 
     def __init__(
-        self, order: IntakeOrder, store: Store, log: IntakeLog, tally: Tally, known: Mapping[str, Principal], warn: Warn
+        self, order: IntakeOrder, store: Store, log: Log, intake: Intake, names: Sequence[str], warn: Warn
     ) -> None:
-        catalogue = load_catalogue()
         self._order = order
         self._log = log
         self._warn = warn
         self._leases = Leases(store)
         self._rejects = RejectLog()
         self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
-        intake = Intake(build_actions(catalogue), order.settings.scope, known, tally, seed=secrets.randbits(64))
-        self._sender = Sender(intake, UsesWriter(catalogue.names), self._leases, log, self._note_rejects)
+        self._sender = Sender(intake, UsesWriter(names), self._leases, log, self._note_rejects)
         self._files = LeasedFiles(order.paths, self._leases)
         self._marked_at = 0.0
         self._renewed_at = 0.0

@@ -102,9 +102,11 @@ class Sender:
         await asyncio.sleep(0)
 
     async def _send_all(self, messages: Iterable[tuple[int, bytes]]) -> None:
-        acknowledged = [await self._log.send(shard, value) for shard, value in messages]
-        for each in acknowledged:
-            await each
+        sent = [await self._log.send(shard, value) for shard, value in messages]
+        # All are waited for, though one fails: nothing of this group may arrive behind what is sent next.
+        for answer in await asyncio.gather(*sent, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
 
     async def settle(self) -> None:
         """Wait until what was sent is acknowledged and stored. Raises StoreLost or BrokerError."""

@@ -55,6 +55,7 @@ class Shards:
         self._wanted: dict[int, int] = {}
         self._checked_at = 0.0
         self._observed_size = -1
+        self._claiming = asyncio.Lock()
         self._by_hash = {stable_hash(name): at for at, name in enumerate(parts.catalogue.names)}
         self.text = GapText()
         self.lost = 0
@@ -88,26 +89,22 @@ class Shards:
 
     async def _claim_one(self, number: int, bounds: tuple[int, int]) -> int | None:
         """Where to read a shard on from; None where it is another's."""
-        generation = self._wanted.get(number)
-        if generation is None:
-            return None
-        shard = self._owned.get(number)
-        if shard is None:
-            shard = Shard(ShardHold(self._store, number, self._member), self._parts)
-        async with shard.lock:
-            if not await shard.hold.claim(generation):
-                self._forget(number)
+        async with self._claiming:
+            generation = self._wanted.get(number)
+            if generation is None:
                 return None
-            if not shard.hold.is_kept:
-                if number in self._owned:
-                    self.text.remove(shard.tracker, number)
-                await shard.load()
-                self.text.add(shard.tracker)
-            if self._wanted.get(number) != generation:
-                return None
-            offset = shard.place(*bounds)
-            self._owned[number] = shard
-            return offset
+            shard = self._owned.get(number) or Shard(ShardHold(self._store, number, self._member), self._parts)
+            async with shard.lock:
+                if not await shard.hold.claim(generation):
+                    self._forget(number)
+                    return None
+                if not shard.hold.is_kept:
+                    # Whatever ends the loading early must not leave a half of it behind.
+                    self._forget(number)
+                    await shard.load()
+                    self.text.add(shard.tracker)
+                self._owned[number] = shard
+                return shard.place(*bounds)
 
     def _forget(self, number: int) -> None:
         shard = self._owned.pop(number, None)
@@ -169,6 +166,8 @@ class Shards:
         try:
             bounds = await self._broker.find_bounds((number,))
         except BrokerError:
+            return
+        if number in self._owned:
             return
         offset = await self._claim_one(number, bounds[number])
         if offset is not None:

@@ -2,10 +2,10 @@
 
     python tests/fleet.py --records 1000000 [--seed N] [--seconds 240]
 
-feeds a generated corpus (and duplicates of half a percent, beside its own) into a folder that two intakes follow; three ledgers count. Each of the five
-is killed -9 twice and frozen for 20 s once, Redis and the broker are killed once, and Redis is set back by a second once. In the
-end all must be as `gapwatch replay` of the same files says, and topic `gap-changes` must build the gaps that Redis holds. The seed
-is printed; it decides what happens when. Exits with 0 where all is equal.
+feeds a generated corpus (and half a percent of duplicates beside its own) into a folder that two intakes follow; three ledgers
+count. Each of the five is killed -9 twice and frozen for 20 s once, Redis and the broker are killed once, and Redis is set back by
+a second once. In the end all must be as `gapwatch replay` of the same files says, and topic `gap-changes` must build the gaps
+that Redis holds. The seed is printed; it decides what happens when. Exits with 0 where all is equal.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -265,10 +266,8 @@ def plan_events(fleet: Fleet, chance: random.Random, seconds: float, *, heavy: b
         return chance.uniform(0.05, 0.95) * seconds
 
     events = [Event(when(), f"kill -9 {each.name}", each.kill) for each in fleet.members for _ in range(1 + heavy)]
-    for member in fleet.members if heavy else chance.sample(fleet.ledgers, 1):
-        events.append(
-            Event(when(), f"freeze {member.name} {FROZEN_SECONDS:.0f} s", lambda m=member: m.freeze(FROZEN_SECONDS))  # type: ignore[misc]
-        )
+    frozen = fleet.members if heavy else chance.sample(fleet.ledgers, 1)
+    events += [Event(when(), f"freeze {each.name} for 20 s", partial(each.freeze, FROZEN_SECONDS)) for each in frozen]
 
     def restart_broker() -> None:
         fleet.kafka.kill()

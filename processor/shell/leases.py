@@ -126,7 +126,8 @@ class Leases:
         """After a loss: what was counted and not stored is counted again when it is read again."""
         ((mark,),) = await self._store.read_many([("HMGET", self._keys[2], self._member)])
         self._mark = mark or b""
-        self._counted = count_now(tally)
+        # First records of accounts are told anew: telling one twice changes nothing, and the store may have lost them.
+        self._counted = Counted({**count_now(tally).counts, "accounts": {}})
 
     async def close(self, sources: Iterable[bytes]) -> None:
         """Give up all leases, so that others need not wait."""

@@ -85,7 +85,7 @@ async def enter_kafka_mode(store: Store) -> None:
         await store.claim(standby=True)
         if await read_mode(store) != KAFKA:
             await store.flush(await _divide(store))
-        await store.release()
+        await store.persist(store.release, "give up the whole store")
 
 
 async def _divide(store: Store) -> list[Command]:
