@@ -153,8 +153,9 @@ class Member:
             self.kill()
             return -9
         finally:
-            self._guard.kill()
-            self._guard.communicate()
+            if self._guard.poll() is None:
+                self._guard.kill()
+                self._guard.communicate()
 
     def read_metrics(self) -> dict[str, float]:
         """The plain metrics that it serves; none where it does not answer."""
@@ -196,21 +197,24 @@ class Fleet:
             self.redis = RedisServer(self.folder / "redis").start()
             stack.callback(self.redis.kill)
             run_gapwatch("topics", "create", "--brokers", self.kafka.address, "--replication", 1)
-            config = self.folder / "gapwatch.toml"
-            config.write_text(CONFIG)
-            reach = ("--brokers", self.kafka.address, "--redis", self.redis.url, "--config", config)
-            inventory = [part for path in self._inventories for part in ("--inventory", path)]
-            for number in range(self._counts[1]):
-                self._add(stack, f"ledger-{number}", "ledger", *reach)
-            for number in range(self._counts[0]):
-                self._add(stack, f"intake-{number}", "intake", "--source", self.source, *reach, *inventory)
             self._stack = stack.pop_all()
         return self
 
-    def _add(self, stack: ExitStack, name: str, *args: object) -> None:
+    def start(self) -> None:
+        """Start all members."""
+        config = self.folder / "gapwatch.toml"
+        config.write_text(CONFIG)
+        reach = ("--brokers", self.kafka.address, "--redis", self.redis.url, "--config", config)
+        inventory = [part for path in self._inventories for part in ("--inventory", path)]
+        for number in range(self._counts[1]):
+            self._add(f"ledger-{number}", "ledger", *reach)
+        for number in range(self._counts[0]):
+            self._add(f"intake-{number}", "intake", "--source", self.source, *reach, *inventory)
+
+    def _add(self, name: str, *args: object) -> None:
         member = Member(name, self.folder, *args)
         self.members.append(member)
-        stack.callback(member.stop)
+        self._stack.callback(member.stop)
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
@@ -406,6 +410,7 @@ def run_under_fire(corpus: Path, seed: int, seconds: float, *, heavy: bool, say:
         for path in again:
             given.insert(chance.randrange(len(given)), path)
         with Fleet(folder / "fleet", inventories) as fleet:
+            fleet.start()
             began = time.monotonic()
             threads = [threading.Thread(target=feed, args=(given, fleet.source, seconds), daemon=True)]
             threads[0].start()
