@@ -35,8 +35,7 @@ class LeasedFiles:
                 self._held.discard(lease)
 
     async def poll(self) -> AsyncIterator[tuple[bytes, bytes, Slice]]:
-        """(lease, stored position, slice) of all that is there and free. Slices that a source is not always cut into come one a
-        source: the next round goes on, once that one is stored."""
+        """(lease, stored position, slice) of all that is there and free."""
         self._pending = 0
         opened: list[tuple[bytes, Reading]] = []
         for source in self._follower.find():
@@ -75,10 +74,6 @@ class LeasedFiles:
                 yield lease, position, found
                 if found.ends:
                     self._held.discard(lease)
-                if not found.steady:
-                    # Not a word of what follows before this one is stored.
-                    self._pending += not self._follower.has_read(reading)
-                    break
 
 
 def name_lease(source: Source) -> bytes:

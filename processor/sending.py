@@ -13,7 +13,7 @@ from processor.core.batches import Decoded, add_decoded
 from processor.core.exchange import SliceRows, UsesWriter
 from processor.core.intake import Intake
 from processor.core.records import Rejected
-from processor.shell.follow import Slice
+from processor.shell.follow import Slice, count_rows
 from processor.shell.leases import Leases, Move, count_now
 from topics.contract import SHARDS
 from topics.uses import CODEC, Mark, Message
@@ -70,8 +70,8 @@ class Sender:
         last group may have moved it on."""
         group = self._group
         found.decoded.name_origin((found.source.name, found.start))
-        group.slices.append(SliceRows(group.rows, found.name, found.start.to_bytes(8, "big"), found.ends))
-        group.rows += sum(len(batch.rows.places) for batch in found.decoded.batches)
+        group.slices.append(SliceRows(group.rows, found.name, found.start, found.ends))
+        group.rows += count_rows(found.decoded)
         add_decoded(group.decoded, found.decoded)
         earlier = group.moves.get(found.name)
         before = earlier.before if earlier is not None else self._sent.pop(found.name, before)

@@ -78,6 +78,7 @@ class Shard:
         await self._load_place()
         self._build_tracker()
         self.dirty_since = None
+        self.hold.is_sound = True
 
     async def _load_place(self) -> None:
         names = ("offset", "grants_offset", "offset_cluster", "watermarks", "holes", "told", "as_of")
@@ -240,7 +241,9 @@ class Shard:
         changed = [(usage, list(usage.dirty)) for usage in self.ledger.dirty]
         self.dirty_since = None
         uses_before = self.tally.read
+        self.hold.is_sound = False
         await self.state.flush(self.describe())
+        self.hold.is_sound = True
         self.flushed_at = self._parts.clock()
         self.flushed_uses = uses_before
         for usage, actions in changed:

@@ -6,10 +6,10 @@ uses of that shard, or a mark, or both.
 **Batch.** Tables that the uses have in common, and columns, little-endian, one element a use: `call`, `session` and `region` are
 indexes of tables (u32), `time` is event time (u32), `event` the 64-bit hash of sharedEventID or else eventID for this principal,
 whose top 6 bits are the shard (u64), `arns` how many ARNs of resources it names (u16) and `arn` which ones, one use after the
-other (u32). `index` (u32) is a use's place in its slice, and `parts` say which slices the uses are of: (index of `sources`,
-sequence of the slice, uses), one after the other. (sequence, index) orders all of a source; a ledger skips what is at or below what
-it has applied of that source. An intake sends the next slice of a source only after the earlier one is acknowledged and stored.
-`ended` are sources (indexes) of which nothing comes any more.
+other (u32). `parts` say which source the uses are of, one after the other: (index of `sources`, sequence, uses); with `index` (u32)
+of each use the sequence is its place in the source, which is the same however often and in whichever pieces the source is read.
+A ledger skips what is at or below what it has applied of a source. An intake sends the next uses of a source only after the
+earlier ones are acknowledged. `ended` are sources (indexes) of which nothing comes any more.
 
 **Mark.** How far a source is sent: up to `watermark`, in event time, all of its records are in the partition, before the mark.
 `accounts` tell since when accounts' logs are known. Coverage comes this way, in order with the uses that it vouches for.
@@ -62,7 +62,7 @@ class UsingCall(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Part(Struct, frozen=True, array_like=True, gc=False):
-    """So many uses of one slice of a source (index of `sources`)."""
+    """So many uses of one source (index of `sources`), all with one sequence, whose bytes are in order."""
 
     source: Number
     sequence: Sequence

@@ -19,6 +19,11 @@ from topics.uses import USES_MAX, Batch, Message, Part, UsingCall, UsingPrincipa
 KNOWN_MAX = 32_768
 """Calls, sessions and places that a reader remembers, each; beyond that it forgets all, as the same soon come again."""
 
+INDEX_BITS = 32
+INDEX_MAX = 2**INDEX_BITS - 1
+SEQUENCE_BYTES = 4
+"""A use's place in a file: what of it is the sequence of its part, and what its index."""
+
 FindAction = Callable[[str], int]
 Applied = Callable[[bytes], tuple[bytes, int] | None]
 """How far a source is applied: (sequence, index), None where nothing of it is."""
@@ -26,11 +31,12 @@ Applied = Callable[[bytes], tuple[bytes, int] | None]
 
 @dataclass(frozen=True, slots=True)
 class SliceRows:
-    """One slice in a batch: the rows from `first` on are of this source's slice; `ended`: it was the source's last."""
+    """One slice in a batch: the rows from `first` on are of this source's slice, before which `start` rows came; `ended`: it was
+    the source's last."""
 
     first: int
     source: bytes
-    sequence: bytes
+    start: int
     ended: bool = False
 
 
@@ -48,17 +54,19 @@ class UsesWriter:
         order = np.argsort(shards, kind="stable")
         firsts = np.array([each.first for each in slices], np.int64)
         owners = np.searchsorted(firsts, uses.row, side="right") - 1
+        # A use's place in its source, however that was cut into slices.
+        places = uses.row - firsts[owners] + np.array([each.start for each in slices], np.int64)[owners]
         ordered = shards[order]
         bounds = np.flatnonzero(np.diff(ordered)) + 1
         for chosen in np.split(order, bounds):
             for at in range(0, len(chosen), USES_MAX):
                 part = chosen[at : at + USES_MAX]
                 last = at + USES_MAX >= len(chosen)
-                batch = self._write_batch(uses, part, owners[part], firsts, slices, last=last)
+                batch = self._write_batch(uses, part, owners[part], places[part], slices, last=last)
                 yield int(shards[part[0]]), Message(batch=batch)
 
     def _write_batch(
-        self, uses: Uses, chosen: Numbers, owners: Numbers, firsts: Numbers, slices: Sequence[SliceRows], *, last: bool
+        self, uses: Uses, chosen: Numbers, owners: Numbers, places: Numbers, slices: Sequence[SliceRows], *, last: bool
     ) -> Batch:
         numbers, call = np.unique(uses.call[chosen], return_inverse=True)
         calls = [uses.calls[number] for number in numbers.tolist()]
@@ -66,7 +74,7 @@ class UsesWriter:
         region_numbers, region = np.unique(uses.place[chosen], return_inverse=True)
         principals, actions, using = self._write_calls(calls)
         counts, texts, arn = _write_arns(uses, chosen)
-        sources, parts, ended = _write_parts(owners, slices)
+        sources, parts, ended = _write_parts(owners, places >> INDEX_BITS, slices)
         return Batch(
             principals=principals,
             actions=actions,
@@ -84,7 +92,7 @@ class UsesWriter:
             region=region.astype("<u4").tobytes(),
             time=uses.time[chosen].astype("<u4").tobytes(),
             event=uses.event[chosen].astype("<u8").tobytes(),
-            index=(uses.row[chosen] - firsts[owners]).astype("<u4").tobytes(),
+            index=(places & INDEX_MAX).astype("<u4").tobytes(),
             arns=counts.astype("<u2").tobytes(),
             arn=arn.astype("<u4").tobytes(),
         )  # fmt: skip
@@ -122,17 +130,18 @@ def _write_arns(uses: Uses, chosen: Numbers) -> tuple[Numbers, tuple[str, ...], 
 
 
 def _write_parts(
-    owners: Numbers, slices: Sequence[SliceRows]
+    owners: Numbers, sequences: Numbers, slices: Sequence[SliceRows]
 ) -> tuple[tuple[bytes, ...], tuple[Part, ...], tuple[int, ...]]:
     """The sources, the slices that the uses are of, and which sources end."""
-    bounds = np.flatnonzero(np.diff(owners)) + 1
+    bounds = np.flatnonzero(np.diff(owners) | np.diff(sequences)) + 1
     begins = [0, *bounds.tolist()]
     ends = [*bounds.tolist(), len(owners)]
     sources: dict[bytes, int] = {}
     parts: list[Part] = []
     for begin, end in zip(begins, ends, strict=True):
         found = slices[int(owners[begin])]
-        parts.append(Part(sources.setdefault(found.source, len(sources)), found.sequence, end - begin))
+        sequence = int(sequences[begin]).to_bytes(SEQUENCE_BYTES, "big")
+        parts.append(Part(sources.setdefault(found.source, len(sources)), sequence, end - begin))
     over = {each.source for each in slices if each.ended}
     return tuple(sources), tuple(parts), tuple([number for source, number in sources.items() if source in over])
 

@@ -23,14 +23,16 @@ FIRST_LINE_MAX = 1024 * 1024
 READ_BYTES = 1024 * 1024
 LINE_MAX = 32 * 1024 * 1024
 
-_OFFSET = Packer("<cQ")
+_OFFSET = Packer("<cQQ")
 _LINES = b"l"
+_BEGINNING = _OFFSET.pack(_LINES, 0, 0)
+"""How far a source of lines is read: bytes, and rows of records in them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Decoded records of a source, and the position that holds once they are applied. `start`: how much of the source came before
-    (bytes or records); `ends`: it is the last; `steady`: read again, the source is cut into the same slices."""
+    """Decoded records of a source, and the position that holds once they are applied. `start`: how many rows of records came before
+    in the source, however it was cut into slices; `ends`: it is the last slice."""
 
     source: Source
     decoded: Decoded
@@ -39,7 +41,6 @@ class Slice:
     damage: str | None = None
     start: int = 0
     ends: bool = False
-    steady: bool = False
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class _Followed:
     stamp: tuple[int, int, int] = (0, 0, 0)
     name: bytes = b""
     offset: int = 0
+    rows: int = 0
     done: bool = False
     lines: bool = False
 
@@ -127,18 +129,16 @@ class Follower:
         if reading.reader is not None:
             yield from self._read_whole(reading, reading.reader, position)
         else:
-            _, offset = _OFFSET.unpack(position or _OFFSET.pack(_LINES, 0))
-            reading.followed.offset = offset if offset <= reading.followed.size else 0
+            _, offset, rows = _OFFSET.unpack(position or _BEGINNING)
+            if offset > reading.followed.size:
+                offset = rows = 0
+            reading.followed.offset, reading.followed.rows = offset, rows
             yield from self._read_lines(reading.source, reading.followed)
 
     def is_done(self, source: Source) -> bool:
         """Whether all was read of a source that has not changed since."""
         followed = self._followed.get(source.path)
         return followed is not None and followed.done
-
-    def has_read(self, reading: Reading) -> bool:
-        """Whether a source of lines was read up to the end that it had when it was opened."""
-        return reading.followed.offset >= reading.followed.size
 
     def is_complete(self, reading: Reading, position: bytes | None) -> bool:
         """Whether a position is the end of what there is of a source now; then it is done until it changes."""
@@ -148,7 +148,7 @@ class Follower:
             if done:
                 reading.reader.close()
         else:
-            _, offset = _OFFSET.unpack(position or _OFFSET.pack(_LINES, 0))
+            _, offset, _ = _OFFSET.unpack(position or _BEGINNING)
             done = offset >= reading.followed.size
         reading.followed.done = done
         return done
@@ -177,29 +177,34 @@ class Follower:
                 if end == 0 and len(chunk) <= LINE_MAX:
                     break
                 lines = chunk[: end or len(chunk)]
-                start = followed.offset
+                decoded = _decode_lines(lines)
+                start, followed.rows = followed.rows, followed.rows + count_rows(decoded)
                 followed.offset += len(lines)
-                position = _OFFSET.pack(_LINES, followed.offset)
-                yield Slice(source, _decode_lines(lines), followed.name, position, start=start)
+                position = _OFFSET.pack(_LINES, followed.offset, followed.rows)
+                yield Slice(source, decoded, followed.name, position, start=start)
                 file.seek(followed.offset)
         followed.done = True
 
     def _read_whole(self, reading: Reading, reader: SourceReader, packed: bytes | None) -> Iterator[Slice]:
         source, name = reading.source, reading.name
         before = unpack_position(packed)
-        index = 0
+        index = rows = 0
         if not before.whole or before.cut:
             for decoded in decode_stream(reader):
-                start, index = index, index + decoded.read
+                index += decoded.read
+                start, rows = rows, rows + count_rows(decoded)
                 if index > before.index or before.cut:
-                    yield Slice(source, decoded, name, Position(index, whole=False).pack(), start=start, steady=True)
+                    yield Slice(source, decoded, name, Position(index, whole=False).pack(), start=start)
             damage = [Rejected("damaged_file", b"")] if reader.damage else []
             position = Position(index, whole=True).pack()
-            yield Slice(
-                source, Decoded([], [], damage), name, position, reader.damage, start=index, ends=True, steady=True
-            )
+            yield Slice(source, Decoded([], [], damage), name, position, reader.damage, start=rows, ends=True)
         reader.close()
         reading.followed.done = True
+
+
+def count_rows(decoded: Decoded) -> int:
+    """The rows of a slice: what it has of records, and neither rejects nor what is no IAM call."""
+    return sum(len(batch.rows.places) for batch in decoded.batches)
 
 
 def _decode_lines(lines: bytes) -> Decoded:

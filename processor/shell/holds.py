@@ -24,7 +24,8 @@ class Member:
 
 
 class ShardHold:
-    """The hold of shard `number`; `generation` is the consumer group's at its last claim."""
+    """The hold of shard `number`; `generation` is the consumer group's at its last claim. `is_sound` is set by the owner: not while
+    a flush is on its way, nor after one that failed or was cut off, as what it took out of memory may be nowhere then."""
 
     def __init__(self, store: Store, number: int, member: Member) -> None:
         self.store = store
@@ -32,6 +33,7 @@ class ShardHold:
         self.member = member
         self.generation = -1
         self.is_kept = False
+        self.is_sound = True
         self._last = Last()
         self._meta = self.key(b"meta")
 
@@ -66,7 +68,11 @@ class ShardHold:
             return False
         before = self._last
         self._last = Last(rest[0], int(rest[1]), rest[2])
-        self.is_kept = self.generation >= 0 and (before.flush, before.mark) == (self._last.flush, self._last.mark)
+        self.is_kept = (
+            self.is_sound
+            and self.generation >= 0
+            and (before.flush, before.mark) == (self._last.flush, self._last.mark)
+        )
         self.generation = generation
         return True
 
