@@ -210,6 +210,8 @@ class Shard:
         self._note_dirty()
 
     def _take_catalogue(self, version: str, value: bytes) -> None:
+        if version == self._parts.catalogue.version:
+            return
         self._translators[version] = Translator(grants.decode_catalogue(value), self._parts.catalogue)
         for key, found in list(self._waiting.items()):
             if found.catalogue == version:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
-from processor.core.catalogue import ids_in, mask_of_ids, stable_hash
+from processor.core.catalogue import ids_in, mask_of_ids
 from processor.core.gap_changes import Written
 from processor.shard import Shard, ShardParts
 from processor.shell.brokers import BrokerError
@@ -56,7 +56,7 @@ class Shards:
         self._checked_at = 0.0
         self._observed_size = -1
         self._claiming = asyncio.Lock()
-        self._by_hash = {stable_hash(name): at for at, name in enumerate(parts.catalogue.names)}
+        self._by_hash = parts.catalogue.ids_by_hash
         self.text = GapText()
         self.lost = 0
         self.gaps = 0
@@ -215,15 +215,14 @@ class Shards:
     async def _share_observed(self) -> None:
         """Let all ledgers know which actions were used in which account: the log shows them there, for everybody."""
         found: list[Command] = []
-        names = self._parts.catalogue.names
+        hashes = self._parts.catalogue.hashes
         key = self._store.key(b"observed")
         for shard in self._owned.values():
             for account_id, seen in shard.tracker.found_observable:
                 known = self._parts.observed.get(account_id, 0)
                 self._parts.observed[account_id] = known | seen
                 found += [
-                    ("SADD", key, account_id.encode() + b" " + stable_hash(names[action]))
-                    for action in ids_in(seen & ~known)
+                    ("SADD", key, account_id.encode() + b" " + hashes[action]) for action in ids_in(seen & ~known)
                 ]
             shard.tracker.found_observable.clear()
         answers = await self._store.read_many([*found, ("SCARD", key)])

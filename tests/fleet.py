@@ -14,6 +14,7 @@ import gzip
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import signal
@@ -68,6 +69,11 @@ class RedisServer:
             )  # fmt: skip
         self._guard = start_guard(self._process.pid)
         return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it does not run"
+        return self._process.pid
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -133,6 +139,17 @@ class Member:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
+    def end(self, how: signal.Signals) -> None:
+        """End it for good."""
+        with self._lock:
+            self._stopping = True
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, how)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def freeze(self, seconds: float) -> None:
         """Stop it where it stands, and let it go on."""
         frozen = self._process.pid
@@ -143,10 +160,7 @@ class Member:
 
     def stop(self) -> int:
         """End it in order; its exit code."""
-        with self._lock:
-            self._stopping = True
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
+        self.end(signal.SIGTERM)
         try:
             return self._process.wait(30)
         except subprocess.TimeoutExpired:
@@ -166,6 +180,16 @@ class Member:
             return {}
         pairs = [line.rsplit(" ", 1) for line in lines if line and not line.startswith("#") and "{" not in line]
         return {name: float(value) for name, value in pairs}
+
+    def read_labelled(self, name: str, label: str) -> float:
+        """The value of one metric with one label, 0 where there is none."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return 0.0
+        found = re.search(rf'^{name}{{[a-z]+="{label}"}} ([0-9.e+]+)$', text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     def read_log(self) -> str:
         return self._log.read_text(errors="replace")
@@ -189,6 +213,7 @@ class Fleet:
         self.source.mkdir(parents=True)
         self._inventories = inventories
         self._counts = intakes, ledgers
+        self._added = 0
         self.members: list[Member] = []
 
     def __enter__(self) -> Self:
@@ -201,20 +226,24 @@ class Fleet:
         return self
 
     def start(self) -> None:
-        """Start all members."""
+        """Start all members, their duplicates' horizon longer than any corpus."""
         config = self.folder / "gapwatch.toml"
         config.write_text(CONFIG)
-        reach = ("--brokers", self.kafka.address, "--redis", self.redis.url, "--config", config)
-        inventory = [part for path in self._inventories for part in ("--inventory", path)]
-        for number in range(self._counts[1]):
-            self._add(f"ledger-{number}", "ledger", *reach)
-        for number in range(self._counts[0]):
-            self._add(f"intake-{number}", "intake", "--source", self.source, *reach, *inventory)
+        for side, count in zip(("intake", "ledger"), self._counts, strict=True):
+            for _ in range(count):
+                self.add(side, "--config", config)
 
-    def _add(self, name: str, *args: object) -> None:
-        member = Member(name, self.folder, *args)
+    def add(self, side: str, *more: object) -> Member:
+        """Start one more intake or ledger."""
+        args: list[object] = [side, "--brokers", self.kafka.address, "--redis", self.redis.url, *more]
+        if side == "intake":
+            args += ["--source", self.source]
+            args += [part for path in self._inventories for part in ("--inventory", path)]
+        self._added += 1
+        member = Member(f"{side}-{self._added}", self.folder, *args)
         self.members.append(member)
         self._stack.callback(member.stop)
+        return member
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()

@@ -8,6 +8,10 @@ about a microsecond over 22,000 actions. Ids hold for one catalogue version only
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 RISKS = (
     "privilege_escalation",
@@ -40,7 +44,7 @@ class EscalationPath:
     mask: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Catalogue:
     """All actions of one catalogue version.
 
@@ -67,6 +71,25 @@ class Catalogue:
     @property
     def all_mask(self) -> int:
         return (1 << len(self.names)) - 1
+
+    @cached_property
+    def hashes(self) -> tuple[bytes, ...]:
+        """The stable hash of each action."""
+        return tuple(stable_hash(name) for name in self.names)
+
+    @cached_property
+    def ids_by_hash(self) -> Mapping[bytes, int]:
+        """Actions by stable hash."""
+        return {packed: action for action, packed in enumerate(self.hashes)}
+
+    @cached_property
+    def _hash_rows(self) -> NDArray[np.uint8]:
+        return np.frombuffer(b"".join(self.hashes), np.uint8).reshape(-1, STABLE_HASH_BYTES)
+
+    def pack_hashes(self, mask: int) -> bytes:
+        """The stable hashes of a mask's actions, back to back: 22,000 in some tens of microseconds."""
+        octets = np.frombuffer(mask.to_bytes((self.size + 7) // 8, "little"), np.uint8)
+        return self._hash_rows[np.flatnonzero(np.unpackbits(octets, bitorder="little"))].tobytes()
 
     def mask_of(self, names: Iterable[str]) -> int:
         """The mask of those exact names that the catalogue holds; others are left out."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from processor.core.catalogue import Catalogue, ids_in, stable_hash
+from processor.core.catalogue import Catalogue, ids_in
 from processor.core.fleet import Member
 from processor.core.gap import VERDICTS, Verdicts, gap_index
 from processor.core.tracker import Before, Tracker
@@ -41,7 +41,6 @@ def _build(tracker: Tracker, member: Member, window: str, why: str, was: Verdict
     granted = member.granted.granted
     moved, count = _find_moved(catalogue, was, now)
     principal = member.principal
-    unused = b"".join(stable_hash(catalogue.names[action]) for action in ids_in(now.unused))
     return GapChange(
         as_of=tracker.as_of,
         arn=principal.arn,
@@ -53,7 +52,7 @@ def _build(tracker: Tracker, member: Member, window: str, why: str, was: Verdict
         gap_index=gap_index(catalogue, now, granted, catalogue.escalation_mask(granted)),
         moved=moved,
         moved_count=count,
-        unused=unused,
+        unused=catalogue.pack_hashes(now.unused),
     )
 
 

@@ -28,8 +28,8 @@ class ActionNames:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.names = list(catalogue.names)
-        self.hashes = [stable_hash(name) for name in self.names]
-        self._ids = {packed: action for action, packed in enumerate(self.hashes)}
+        self.hashes = list(catalogue.hashes)
+        self._ids = dict(catalogue.ids_by_hash)
         self.stored: set[int] = set()
 
     def find(self, packed: bytes) -> int:
