@@ -7,6 +7,7 @@ metrics and topic `gap-changes` follow what is stored, never what is only in mem
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct as Packer
 
 import msgspec
@@ -22,9 +23,9 @@ from processor.core.records import TIME_MAX
 from processor.core.tally import Tally
 from processor.core.tracker import Tracker
 from processor.settings import Settings
+from processor.shell.commands import Command
 from processor.shell.grants import Translator, load_grants, pack_grants, unpack_grants
 from processor.shell.holds import ShardHold
-from processor.shell.redis import Command
 from processor.shell.state import State
 from topics import grants, uses
 from topics.contract import ContractError, VersionError
@@ -252,7 +253,7 @@ class Shard:
             self.tracker.apply_uses(usage, actions)
         new_grants, self._new_grants = self._new_grants, {}
         for key, (_, found) in new_grants.items():
-            self.tracker.apply_grants(key, lambda key=key, found=found: self._put_grants(key, found))  # type: ignore[misc]
+            self.tracker.apply_grants(key, partial(self._put_grants, key, found))
         self.tracker.cover(self._find_coverage())
         return self.advance()
 

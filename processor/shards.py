@@ -13,9 +13,10 @@ from processor.core.catalogue import ids_in, mask_of_ids
 from processor.core.gap_changes import Written
 from processor.shard import Shard, ShardParts
 from processor.shell.brokers import BrokerError
+from processor.shell.commands import Command
 from processor.shell.holds import Member, ShardHold
 from processor.shell.metrics import GapText
-from processor.shell.redis import RENEW_SECONDS, Command, Store, StoreError, StoreLost
+from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
 
 CALLBACK_SECONDS_MAX = 5.0
 """No wait in a rebalance, or in stopping, is longer: then a shard is dropped unflushed, and another ledger reads it again."""

@@ -23,34 +23,31 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import msgspec
+from building import ACCOUNT, build_holding, build_record, build_small_catalogue
+from faults import FAULTS
+from simulated import EPOCH, Process, ProcessEndedError, RedisClient, SimulatedLog, SimulatedRedis, VirtualLoop
 
-import msgspec  # noqa: E402
-from building import ACCOUNT, build_holding, build_record, build_small_catalogue  # noqa: E402
-from faults import FAULTS  # noqa: E402
-from simulated import EPOCH, Process, ProcessEndedError, RedisClient, SimulatedLog, SimulatedRedis, VirtualLoop  # noqa: E402
-
-from processor.core.actions import ActionMap, ActionRules  # noqa: E402
-from processor.core.catalogue import Catalogue, ids_in, stable_hash  # noqa: E402
-from processor.core.fleet import Coverage, Fleet  # noqa: E402
-from processor.core.horizon import Horizon  # noqa: E402
-from processor.core.intake import Intake  # noqa: E402
-from processor.core.ledger import Ledger  # noqa: E402
-from processor.core.principals import Principal  # noqa: E402
-from processor.core.sessions import Scope, key_of, shard_of  # noqa: E402
-from processor.core.tally import Tally  # noqa: E402
-from processor.intake_run import IntakeOrder, IntakeRunner  # noqa: E402
-from processor.settings import RunSettings, Settings  # noqa: E402
-from processor.shard import ShardParts  # noqa: E402
-from processor.shards import Shards  # noqa: E402
-from processor.shell.brokers import BrokerError, BrokerSettings  # noqa: E402
-from processor.shell.grants import load_grants, pack_grants  # noqa: E402
-from processor.shell.holds import Member  # noqa: E402
-from processor.shell.modes import enter_kafka_mode  # noqa: E402
-from processor.shell.redis import Store, StoreError  # noqa: E402
-from processor.shell.state import State  # noqa: E402
-from topics import gap_changes, grants  # noqa: E402
+from processor.core.actions import ActionMap, ActionRules
+from processor.core.catalogue import Catalogue, ids_in, stable_hash
+from processor.core.fleet import Coverage, Fleet
+from processor.core.horizon import Horizon
+from processor.core.intake import Intake
+from processor.core.ledger import Ledger
+from processor.core.principals import Principal
+from processor.core.sessions import Scope, key_of, shard_of
+from processor.core.tally import Tally
+from processor.intake_run import IntakeOrder, IntakeRunner
+from processor.settings import RunSettings, Settings
+from processor.shard import ShardParts
+from processor.shards import Shards
+from processor.shell.brokers import BrokerError, BrokerSettings
+from processor.shell.grants import load_grants, pack_grants
+from processor.shell.holds import Member
+from processor.shell.modes import enter_kafka_mode
+from processor.shell.redis import Store, StoreError
+from processor.shell.state import State
+from topics import gap_changes, grants
 
 CALLS = (
     ("ec2.amazonaws.com", "DescribeInstances", "ec2:DescribeInstances"),

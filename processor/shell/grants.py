@@ -14,7 +14,8 @@ from msgspec import Struct
 from processor.core.catalogue import Catalogue, ids_in, mask_of_ids
 from processor.core.inventory import Granting, Grants, InventoryPrincipal
 from processor.core.sessions import SHARDS, shard_of
-from processor.shell.redis import Command, Store
+from processor.shell.commands import Command
+from processor.shell.redis import Store
 
 
 class StoredGranting(Struct, array_like=True, gc=False):

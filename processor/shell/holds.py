@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from processor.shell.redis import LAYOUT, OWNER_SILENT_SECONDS, Command, Last, Store, StoreLost, StoreRefused
+from processor.shell.commands import Command
+from processor.shell.redis import LAYOUT, OWNER_SILENT_SECONDS, Last, Store, StoreLost, StoreRefused
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from processor.core.tally import Tally
-from processor.shell.redis import Store, StoreLost, pack_commands
+from processor.shell.commands import pack_commands
+from processor.shell.redis import Store, StoreLost
 
 LEASE_SECONDS = 8
 """A lease that was not renewed for so long is free: a killed intake's sources are read on within 15 s."""

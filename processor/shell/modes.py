@@ -14,15 +14,8 @@ from processor.core.compiled import Words
 from processor.core.key_tables import SHARD_SHIFT
 from processor.core.records import TIME_MAX
 from processor.core.sessions import SHARDS
-from processor.shell.redis import (
-    LAYOUT,
-    OWNER_SILENT_SECONDS,
-    Command,
-    Store,
-    StoreBusy,
-    StoreRefused,
-    name_owner,
-)
+from processor.shell.commands import Command
+from processor.shell.redis import LAYOUT, OWNER_SILENT_SECONDS, Store, StoreBusy, StoreRefused, name_owner
 
 KAFKA = b"kafka"
 

@@ -23,16 +23,14 @@ last. It holds positions and the state that they produced, so that the store is 
 """
 
 import asyncio
-import itertools
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from struct import Struct as Packer
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
@@ -51,6 +49,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from processor.core.sessions import SHARDS
+from processor.shell.commands import Command, pack_commands, split_command
 
 SCRIPTS = ("claim", "flush", "release", "claim_shard", "lease", "advance")
 
@@ -64,10 +63,6 @@ RENEW_SECONDS = 5.0
 WAIT_SECONDS_MAX = 1.0
 RELEASE_SECONDS_MAX = 1.5
 
-ARGUMENTS_MAX = 4_000
-"""Of one command in a flush: Lua's unpack takes some 8,000. Even, so that fields stay with their values."""
-
-Command = tuple[Any, ...]
 Result = TypeVar("Result")
 
 
@@ -90,6 +85,21 @@ class StoreLost(StoreError):
 def read_script(name: str) -> str:
     """One of the scripts in lua/."""
     return files("processor.shell").joinpath("lua", f"{name}.lua").read_text("utf-8")
+
+
+class Hold(Protocol):
+    """What a state is written to: a whole store, or one shard of it."""
+
+    @property
+    def shards(self) -> Sequence[int]: ...
+
+    def key(self, *parts: bytes) -> bytes: ...
+
+    def shard_key(self, shard: int, *parts: bytes) -> bytes: ...
+
+    async def read_many(self, commands: list[Command]) -> list[Any]: ...
+
+    async def flush(self, commands: list[Command]) -> None: ...
 
 
 class Last(NamedTuple):
@@ -265,7 +275,7 @@ class Store:
     async def write(self, meta: bytes, last: Last, commands: list[Command]) -> Last:
         """As `flush`, by the hold whose owner, flush number and mark stand in the hash `meta`."""
         mark = secrets.token_bytes(8)
-        packed = pack_commands([part for command in commands for part in _split(command)])
+        packed = pack_commands([part for command in commands for part in split_command(command)])
         args = [last.owner, str(last.flush), last.mark, mark, packed]
         said, *rest = await self.persist(partial(self.scripts["flush"], keys=[meta], args=args), "flush")
         if said == b"lost":
@@ -297,40 +307,6 @@ class Store:
         """P:meta but for its raw bytes."""
         found = await self.persist(lambda: self.client.hgetall(self._meta), "read")
         return {key.decode(): value.decode(errors="replace") for key, value in found.items() if key != b"mark"}
-
-
-def pack_commands(commands: list[Command]) -> bytes:
-    """msgpack of lists of raw strings, which is what Redis' Lua reads: it knows no binary type, msgspec writes one."""
-    packed = [_LONG_LIST.pack(0xDD, len(commands))]
-    for command in commands:
-        parts = [part if type(part) is bytes else _encode(part) for part in command]
-        sizes = list(map(len, parts))
-        heads = map(_HEADS.__getitem__, sizes) if max(sizes) < len(_HEADS) else map(_head, sizes)
-        packed.append(_LONG_LIST.pack(0xDD, len(parts)))
-        packed.append(b"".join(itertools.chain.from_iterable(zip(heads, parts, strict=True))))
-    return b"".join(packed)
-
-
-def _encode(part: bytes | str | int) -> bytes:
-    return _SMALL[part] if type(part) is int and 0 <= part < len(_SMALL) else str(part).encode()
-
-
-def _head(size: int) -> bytes:
-    return _HEADS[size] if size < len(_HEADS) else _LONG_LIST.pack(0xDB, size)
-
-
-_SMALL = [str(number).encode() for number in range(1_000)]
-_LONG_LIST = Packer(">BI")
-_HEADS = [bytes((0xA0 | size,)) for size in range(32)] + [b"\xda" + size.to_bytes(2, "big") for size in range(32, 4096)]
-
-
-def _split(command: Command) -> Iterator[Command]:
-    """A command in parts that fit onto Lua's stack: HSET and HDEL take any number of fields."""
-    if len(command) <= ARGUMENTS_MAX:
-        yield command
-        return
-    for at in range(2, len(command), ARGUMENTS_MAX):
-        yield (*command[:2], *command[at : at + ARGUMENTS_MAX])
 
 
 def _is_passing(error: ResponseError) -> bool:

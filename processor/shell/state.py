@@ -1,61 +1,27 @@
 """A ledger's state -> the commands of a flush, and back at the start."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 
-from processor.core.catalogue import Catalogue, stable_hash
+from processor.core.catalogue import Catalogue
 from processor.core.compiled import Words
 from processor.core.ledger import Ledger
 from processor.core.tally import Tally
 from processor.core.usage import PrincipalUsage
+from processor.shell.action_names import ActionNames
+from processor.shell.commands import Command
 from processor.shell.layout import merge_facets, pack_cell, pack_facets, pack_principal, unpack_cell, unpack_principal
 from processor.shell.modes import KAFKA, ShardPart, read_parts
-from processor.shell.redis import Command, Store
+from processor.shell.redis import Hold, Store
 
 _COUNTERS = ("newest", "second_newest", "late")
 _LOAD_BATCH = 500
 
 DAYS_HELD_MAX = 300_000
 """Counts of earlier days that are kept in memory, some 50 MB: late uses of other days cost a read of the store."""
-
-
-class ActionNames:
-    """Action ids to stable hashes and names, and back. An action that left the catalogue gets an id behind its end."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        self.names = list(catalogue.names)
-        self.hashes = list(catalogue.hashes)
-        self._ids = dict(catalogue.ids_by_hash)
-        self.stored: set[int] = set()
-
-    def find(self, packed: bytes) -> int:
-        """The id of a stored hash. Raises KeyError for one that neither the catalogue nor the store names."""
-        return self._ids[packed]
-
-    def find_name(self, name: str) -> int:
-        """The id of a name, a new one where it is nobody's: it is of another catalogue."""
-        packed = stable_hash(name)
-        action = self._ids.get(packed)
-        if action is None:
-            action = self._ids[packed] = len(self.names)
-            self.names.append(name)
-            self.hashes.append(packed)
-        return action
-
-    def load(self, stored: Mapping[bytes, bytes], *, mark: bool = True) -> None:
-        """Take the names that a store has: all of its actions have one there. Without `mark` they are written once more."""
-        for packed, name in stored.items():
-            action = self._ids.get(packed)
-            if action is None:
-                action = self._ids[packed] = len(self.names)
-                self.names.append(name.decode())
-                self.hashes.append(packed)
-            if mark:
-                self.stored.add(action)
 
 
 @dataclass(slots=True)
@@ -67,21 +33,6 @@ class Written:
     unmapped: dict[str, int] = field(default_factory=dict)
     accounts: dict[str, int] = field(default_factory=dict)
     newest_day: int = 0
-
-
-class Hold(Protocol):
-    """What a state is written to: a whole store, or one shard of it."""
-
-    @property
-    def shards(self) -> Sequence[int]: ...
-
-    def key(self, *parts: bytes) -> bytes: ...
-
-    def shard_key(self, shard: int, *parts: bytes) -> bytes: ...
-
-    async def read_many(self, commands: list[Command]) -> list[Any]: ...
-
-    async def flush(self, commands: list[Command]) -> None: ...
 
 
 class State:
