@@ -19,7 +19,7 @@ from topics import TOPICS, alerts, contract, coverage, gap_changes, grants, reje
 from topics.contract import Codec, ContractError, Topic, principal_key, shard_of
 
 CODED: tuple[Any, ...] = (grants, coverage, gap_changes, alerts, rejected)
-"""The modules with values; those of `uses` come with the intake."""
+"""The modules whose messages have keys; `uses` has none."""
 
 times = st.integers(0, 2**32 - 1)
 counts = st.integers(0, 2**53)
@@ -143,8 +143,21 @@ def test_what_is_written_comes_back(module: Any) -> None:
     comes_back()
 
 
-def test_only_uses_waits_for_its_codec() -> None:
-    assert [topic for topic in TOPICS if topic.example is None] == [uses.TOPIC]
+def test_the_example_of_uses_is_read_and_written_again() -> None:
+    message = uses.CODEC.decode(uses.EXAMPLE.value)
+    assert uses.CODEC.encode(message) == uses.EXAMPLE.value
+    assert message.batch is not None
+    assert message.mark is not None
+    (principal,) = message.batch.principals
+    event = int.from_bytes(message.batch.event, "little")
+    shards = {shard_of(principal_key(principal.arn, principal.unique_id)), event >> 58, uses.EXAMPLE.partition}
+    assert shards == {2}, "the example lies where its principal and its event's hash say"
+    with pytest.raises(contract.VersionError):
+        uses.CODEC.decode(msgspec.msgpack.encode(msgspec.msgpack.decode(uses.EXAMPLE.value) | {"schema": 2}))
+
+
+def test_every_topic_has_an_example() -> None:
+    assert all(topic.example is not None for topic in TOPICS)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -66,7 +66,6 @@ class Topic:
     """One topic. `key` and `doc` are for people.
 
     `retention_seconds` is how long every message stays; a compacted topic keeps the newest of each key beyond that.
-    `example` is None where the module that encodes and decodes comes with the part that writes the topic.
     """
 
     name: str
@@ -76,7 +75,7 @@ class Topic:
     compacted: bool
     schema: int
     doc: str
-    example: Example | None
+    example: Example
 
     def full_name(self, prefix: str) -> str:
         return prefix + self.name
