@@ -99,8 +99,9 @@ class RedisServer:
 class Member:
     """An intake or a ledger: a process that is started again when it ends."""
 
-    def __init__(self, name: str, folder: Path, *args: object) -> None:
+    def __init__(self, name: str, folder: Path, *args: object, environment: dict[str, str] | None = None) -> None:
         self.name = name
+        self._environment = environment or {}
         (self.port,) = find_ports(1)
         self._log = folder / f"{name}.log"
         self._args = [*map(str, args), "--port", str(self.port)]
@@ -117,7 +118,7 @@ class Member:
             process = subprocess.Popen(
                 [sys.executable, "-m", "processor", *self._args],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                env={**environment, "PYTHONPATH": str(ROOT)},
+                env={**environment, **self._environment, "PYTHONPATH": str(ROOT)},
             )  # fmt: skip
         self._guard = start_guard(process.pid)
         return process
