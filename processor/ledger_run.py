@@ -31,6 +31,8 @@ LOOK_SECONDS = 2.0
 STALLED_SECONDS = 45.0
 """Faust's consumers may stall for good after days (upstream #175, #523, #532): messages are there and none is applied."""
 
+BEHIND_MESSAGES = 500
+
 BROKER_WAIT_SECONDS = 2.0
 STOP_SECONDS = 8.0
 
@@ -242,6 +244,7 @@ class Ledgers:
             health.log_lag = sum(
                 max(0, end - 1 - (owned[number].offset or 0)) if end else 0 for number, (_, end) in bounds.items()
             )
+            self.shards.is_behind = health.log_lag > BEHIND_MESSAGES
             seen = (sum(shard.offset or 0 for shard in owned.values()), len(owned))
             if seen != self._seen or not health.log_lag or health.waiting:
                 self._seen, self._moved_at = seen, clock()

@@ -24,6 +24,8 @@ CALLBACK_SECONDS_MAX = 5.0
 CHECK_SECONDS = 2.0
 """How often quiet shards are looked at: a Redis that came back older shows nowhere else."""
 
+FLUSH_SECONDS_BEHIND = 1.0
+
 UNFLUSHED_USES_MAX = 100_000
 """Beyond that uses wait for a flush, whatever the time: memory is bounded, and a slow Redis slows the reading down."""
 
@@ -62,6 +64,8 @@ class Shards:
         self.lost = 0
         self.gaps = 0
         self.skipped = 0
+        self.is_behind = False
+        """Set from outside: there is much to read, and nobody waits for the last of it; then flushes are fewer."""
 
     @property
     def owned(self) -> Mapping[int, Shard]:
@@ -153,8 +157,9 @@ class Shards:
         check = now - self._checked_at >= CHECK_SECONDS
         if check:
             self._checked_at = now
+        wait = FLUSH_SECONDS_BEHIND if self.is_behind else self._parts.settings.run.flush_seconds
         for shard in list(self._owned.values()):
-            due = shard.dirty_since is not None and now - shard.dirty_since >= self._parts.settings.run.flush_seconds
+            due = shard.dirty_since is not None and now - shard.dirty_since >= wait
             if due or now - shard.flushed_at >= RENEW_SECONDS or now < shard.flushed_at:
                 await self._flush_one(shard)
             elif check:

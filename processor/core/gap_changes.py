@@ -1,12 +1,13 @@
 """What moved in a principal's gaps -> messages of topic `gap-changes`, one a window."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from processor.core.catalogue import Catalogue, ids_in
 from processor.core.fleet import Member
 from processor.core.gap import VERDICTS, Verdicts, gap_index
 from processor.core.tracker import Before, Tracker
-from topics.gap_changes import CODEC, MOVED_MAX, GapChange, Moved, VerdictCounts
+from topics.gap_changes import CODEC, MOVED_MAX, GapChange, Moved, Verdict, VerdictCounts
 
 Written = tuple[bytes, bytes | None]
 """Key and value of a message; a value of None takes the key back."""
@@ -61,12 +62,29 @@ def _find_moved(catalogue: Catalogue, was: Verdicts | None, now: Verdicts) -> tu
     have None on one side. Of gaps that are told for the first time nothing has moved."""
     if was is None:
         return (), 0
-    changed = 0
-    for name in VERDICTS:
-        changed |= getattr(was, name) ^ getattr(now, name)
+    before = _by_verdict(catalogue, was)
+    after = _by_verdict(catalogue, now)
     named: list[Moved] = []
-    for action in ids_in(changed):
-        if len(named) == MOVED_MAX:
-            break
-        named.append(Moved(catalogue.names[action], was.verdict_of(action), now.verdict_of(action)))  # type: ignore[arg-type]
-    return tuple(named), changed.bit_count()
+    count = 0
+    for verdict, mask in before:
+        for other, masked in after:
+            both = mask & masked if verdict != other else 0
+            count += both.bit_count()
+            room = MOVED_MAX - len(named)
+            named += (Moved(catalogue.names[action], verdict, other) for action in itertools.islice(ids_in(both), room))
+    return tuple(named), count
+
+
+def _by_verdict(catalogue: Catalogue, verdicts: Verdicts) -> list[tuple[Verdict | None, int]]:
+    """The actions of each verdict, and last those that are not granted."""
+    masks: list[tuple[Verdict | None, int]] = [
+        ("used", verdicts.used),
+        ("unused", verdicts.unused),
+        ("unproven", verdicts.unproven),
+        ("too_new", verdicts.too_new),
+        ("unobservable", verdicts.unobservable),
+    ]
+    granted = 0
+    for _, mask in masks:
+        granted |= mask
+    return [each for each in (*masks, (None, catalogue.all_mask & ~granted)) if each[1]]
