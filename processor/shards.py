@@ -5,7 +5,7 @@ older) is dropped from memory and claimed anew; then it goes on from what the st
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -152,8 +152,7 @@ class Shards:
     async def tick(self) -> None:
         """What is due: flushes, lapses, checks of quiet shards, claims that had to wait."""
         now = self._parts.clock()
-        for number in self._wanted.keys() - self._owned.keys():
-            await self._claim_late(number)
+        await self._claim_late(self._wanted.keys() - self._owned.keys())
         check = now - self._checked_at >= CHECK_SECONDS
         if check:
             self._checked_at = now
@@ -168,17 +167,18 @@ class Shards:
         for _ in self.text.refresh():
             await asyncio.sleep(0)
 
-    async def _claim_late(self, number: int) -> None:
+    async def _claim_late(self, numbers: Collection[int]) -> None:
+        """Claim shards outside of a rebalance, and read them on from where they are."""
+        if not numbers:
+            return
         try:
-            bounds = await self._broker.find_bounds((number,))
+            bounds = await self._broker.find_bounds(numbers)
         except BrokerError:
             return
-        if number in self._owned:
-            return
-        offset = await self._claim_one(number, bounds[number])
-        if offset is not None:
-            await self._broker.seek(number, offset)
-            await self._follow_grants()
+        for number in sorted(numbers):
+            if number not in self._owned and (offset := await self._claim_one(number, bounds[number])) is not None:
+                await self._broker.seek(number, offset)
+        await self._follow_grants()
 
     async def _flush_one(self, shard: Shard) -> None:
         await self._on_shard(shard, shard.flush)
@@ -203,7 +203,7 @@ class Shards:
             self.lost += 1
             self._parts.warn(f"{shard.hold.where}: {error}")
             self._forget(number)
-            await self._claim_late(number)
+            await self._claim_late((number,))
             return
         await self._tell(shard, messages, flushes)
 

@@ -66,6 +66,7 @@ class LedgerLog:
         self._gap_changes = gap_changes.TOPIC.full_name(prefix)
         self._producer: AIOKafkaProducer | None = None
         self._consumer: AIOKafkaConsumer | None = None
+        self._asker: AIOKafkaConsumer | None = None
         self._assigned: dict[int, int] = {}
         self.seek_uses: Callable[[int, int], Awaitable[None]] | None = None
 
@@ -80,9 +81,12 @@ class LedgerLog:
                 **connection_options(self._settings), enable_auto_commit=False, auto_offset_reset="earliest"
             )
             await self._consumer.start()
+            # Kafka answers a connection's requests one after the other: behind a fetch that waits, a question waits, too.
+            self._asker = AIOKafkaConsumer(**connection_options(self._settings), enable_auto_commit=False)
+            await self._asker.start()
 
     async def stop(self) -> None:
-        for client in (self._producer, self._consumer):
+        for client in (self._producer, self._consumer, self._asker):
             if client is not None:
                 await client.stop()
 
@@ -95,11 +99,11 @@ class LedgerLog:
         """As Broker.find_bounds."""
         from aiokafka import TopicPartition
 
-        assert self._consumer is not None  # noqa: S101 - start came before
+        assert self._asker is not None  # noqa: S101 - start came before
         partitions = [TopicPartition(self._uses, shard) for shard in shards]
         with name_failures(self._settings):
-            begins = await self._consumer.beginning_offsets(partitions)
-            ends = await self._consumer.end_offsets(partitions)
+            begins = await self._asker.beginning_offsets(partitions)
+            ends = await self._asker.end_offsets(partitions)
         return {each.partition: (begins[each], ends[each]) for each in partitions}
 
     async def publish(self, shard: int, messages: Iterable[Written]) -> None:
