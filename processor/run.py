@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Histogram
 
+from processor.core.board import Board
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.tracker import Tracker
 from processor.opening import Opened, Place, load_loops, load_opened, open_store
+from processor.page.reading import Look, Reader
+from processor.page.site import open_pages
 from processor.settings import Settings, dump_settings
 from processor.shell.follow import Follower, Slice
 from processor.shell.grants import write_grants
@@ -45,13 +48,15 @@ class Held:
 
 @dataclass(slots=True)
 class RunOrder:
-    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics."""
+    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics, and `links` to
+    them are named on every page."""
 
     paths: tuple[str, ...]
     settings: Settings
     inventory: dict[int, InventoryPrincipal]
     clock: Callable[[], float] = time.time
     pages: Mapping[str, Handler] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
 
 
@@ -65,6 +70,7 @@ class Runner:
         self.health = health
         self.text: GapText | None = None
         self.tracker: Tracker | None = None
+        self.board: Board | None = None
         self.opened: Opened | None = None
         self._recent: deque[tuple[int, int]] = deque()
 
@@ -82,7 +88,8 @@ class Runner:
         tally = opened.pipeline.tally
         self._recent.append((tally.read, tally.classes["rejected"]))
         self.tracker = Tracker(fleet, usages, min(tally.newest, int(clock())))
-        self.text = GapText(self.tracker)
+        self.board = Board(window.label for window in fleet.windows)
+        self.text = GapText(self.tracker, self.board.note)
         await self._refresh_text()
         self.health.flushed_at = clock()
         self.health.ready = True
@@ -270,4 +277,11 @@ def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Hi
         text = held.runner.text if held.runner is not None else None
         return [render_pipeline(registry), *(text.members() if text is not None else [])]
 
-    return Server(members, lambda: None if health.ready else health.why_not, order.pages), flush_seconds
+    def look() -> Look | None:
+        runner = held.runner
+        if runner is None or runner.tracker is None or runner.opened is None or runner.board is None:
+            return None
+        return Look(runner.tracker, runner.opened, runner.board)
+
+    pages = open_pages(order.settings, Reader(look, health, order.clock), order.pages, order.links)
+    return Server(members, lambda: None if health.ready else health.why_not, pages), flush_seconds

@@ -18,6 +18,11 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
     poll_seconds = 0.5               # how often files are looked at, 0.05 to 60
     horizon_hours = 2                # how far back a duplicate is recognised, in hours of event time, 1 to 48
     reject_ratio_max = 0.1           # above this share of the last 10,000 records the process stops
+
+    [page]
+    serve = true                     # whether the page and /api are served beside /metrics
+    token_file = "/run/secrets/page" # a file with the bearer token that page and /api then ask for; needed where host is not a
+                                     # loopback address. /metrics, /healthz and /readyz never ask for it
 """
 
 import os
@@ -58,6 +63,11 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     reject_ratio_max: Annotated[float, Meta(gt=0, le=1)] = 0.1
 
 
+class PageSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    serve: bool = True
+    token_file: str = ""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """See the module's text for each key."""
 
@@ -67,6 +77,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     service_linked_roles: bool = False
     logging: dict[str, LoggingSettings] = {}
     run: RunSettings = RunSettings()
+    page: PageSettings = PageSettings()
 
     @property
     def gap_windows(self) -> tuple[Window, ...]:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_policies import Namer, listed
 
+from processor.core import packing
 from processor.core import recommend as recommending
 from processor.core.catalogue import Catalogue, build_catalogue, ids_in, mask_of_ids
 from processor.core.gap import Logging, Verdicts, why_unobservable
@@ -74,8 +75,20 @@ def check(catalogue: Catalogue, namer: Namer, before: list[Any], verdicts: Verdi
     sids = [each["Sid"] for document in found.documents for each in document["Statement"]]
     assert len(sids) == len(set(sids))
     assert all(sid.isalnum() and sid.isascii() for sid in sids)
+    if not any("together" in note for note in found.notes):
+        for statement in (each for document in found.documents for each in document["Statement"]):
+            check_sid(catalogue, statement, verdicts)
     for document in found.documents:
         assert len(json.dumps(document, separators=(",", ":"), ensure_ascii=False)) <= DOCUMENT_CHARS_MAX
+
+
+def check_sid(catalogue: Catalogue, statement: Any, verdicts: Verdicts) -> None:
+    """A statement that is kept for a reason, and removed by who knows better, takes what it says and nothing else."""
+    sids = {"Used": 0, "KeptTooNew": verdicts.too_new, "KeptUnproven": verdicts.unproven}
+    sids["KeptUnobservable"] = verdicts.unobservable
+    (own,) = (mask for sid, mask in sids.items() if statement["Sid"].startswith(sid))
+    for pattern in statement["Action"]:
+        assert not expand(pattern, catalogue) & ~(own | verdicts.used), pattern
 
 
 def judge_at_random(grants: Grants, choices: list[int]) -> Verdicts:
@@ -128,7 +141,8 @@ def test_what_was_used_is_allowed_as_before_and_nothing_unused_is(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recommending, "DOCUMENT_CHARS_MAX", limit)
-        patch.setattr(recommending, "_ROOM", limit - 39)
+        patch.setattr(packing, "DOCUMENT_CHARS_MAX", limit)
+        patch.setattr(packing, "ROOM", limit - 39)
         found, verdicts = recommend_for(written, choices)
         again, _ = recommend_for(written, choices)
     check(CASES, NAMER, [{"Statement": written}], verdicts, found)

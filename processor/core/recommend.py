@@ -10,26 +10,24 @@ them, and `notes` say so.
 
 Limits: a customer managed policy has at most 6,144 characters without white space, a role at most 10 of them unless AWS was
 asked for more (IAM User Guide, quotas). Names are written out, service by service, where that fits into one document; else
-with all services in a statement; else what is only kept is written as patterns, over as many documents as it takes.
+with all services in a statement; else what is only kept is written as patterns, over as many documents as it takes. Patterns
+match nothing but what their statement is for and what was used; only where that takes more documents than a role may have,
+those of kept statements may match each other's actions, and a note says so.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from processor.core.catalogue import Catalogue
 from processor.core.gap import Logging, Verdicts
+from processor.core.packing import DOCUMENT_CHARS_MAX, Json, measure, pack
 from processor.core.policies import NOT_RESOURCE, Granting, Grants
 from processor.core.report import granted_services
 from processor.core.wildcards import write_patterns
 
-Json = dict[str, Any]
-
-DOCUMENT_CHARS_MAX = 6_144
 DOCUMENTS_MAX = 10
-_ROOM = DOCUMENT_CHARS_MAX - len('{"Version":"2012-10-17","Statement":[]}')
 
 KEPT = ("too_new", "unproven", "unobservable")
 
@@ -56,13 +54,14 @@ class _Bound:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A statement to be: `slack` are the actions that its patterns may match, too, because other statements allow them within
-    the same bounds."""
+    """A statement to be: `slack` are the actions that its patterns may match besides, because they are used, too, within the same
+    bounds; `area` all that other statements allow within them."""
 
     sid: str
     bound: _Bound
     mask: int
     slack: int
+    area: int
 
 
 def recommend(
@@ -75,17 +74,17 @@ def recommend(
         kept |= mask
     areas, lost = _find_areas(grants.provenance, kept)
     drafts = [
-        _Draft(sid, bound, area & mask, area)
+        _Draft(sid, bound, area & mask, area & (mask | verdicts.used), area)
         for sid, mask in reasons
         for bounds, area in areas
         if area & mask
         for bound in bounds
     ]
-    documents, patterns = _write_documents(catalogue, drafts)
+    documents, form = _write_documents(catalogue, drafts)
     counts = {"used": (verdicts.used & ~lost).bit_count()}
     counts |= {verdict: (getattr(verdicts, verdict) & ~lost).bit_count() for verdict in KEPT}
-    notes = tuple(_write_notes(catalogue, grants, counts, lost, documents, patterns, window))
-    return Recommendation(documents, counts, verdicts.unused.bit_count(), patterns, notes)
+    notes = tuple(_write_notes(catalogue, grants, counts, lost, documents, form, window))
+    return Recommendation(documents, counts, verdicts.unused.bit_count(), form != "names", notes)
 
 
 def _split_reasons(catalogue: Catalogue, verdicts: Verdicts, logging: Logging) -> Iterator[tuple[str, int]]:
@@ -155,22 +154,30 @@ def _join_bounds(bounds: Iterable[_Bound]) -> tuple[_Bound, ...]:
     return tuple(sorted(found | exempt, key=lambda bound: (bound.condition, bound.resources)))
 
 
-def _write_documents(catalogue: Catalogue, drafts: Sequence[_Draft]) -> tuple[tuple[Json, ...], bool]:
-    """Documents in the first form that fits into one, and whether it has patterns."""
+def _write_documents(catalogue: Catalogue, drafts: Sequence[_Draft]) -> tuple[tuple[Json, ...], str]:
+    """Documents in the first form that fits, and which that is: names, patterns, or patterns that match each other's actions."""
     reasons = list(dict.fromkeys(draft.sid for draft in drafts))
     parts = [(draft, *part) for draft in drafts for part in granted_services(catalogue, draft.mask)]
     parts.sort(key=lambda part: (reasons.index(part[0].sid), part[1]))
     by_service = [replace(draft, sid=draft.sid + _write_sid(service), mask=mask) for draft, service, mask in parts]
     for form in (by_service, drafts):
-        # Names of that many actions cannot fit: not even the shortest ones.
-        if sum(draft.mask.bit_count() for draft in form) * 6 < DOCUMENT_CHARS_MAX:
-            documents = _pack(_write_statement(catalogue, draft, patterns=False) for draft in form)
-            if len(documents) <= 1:
-                return documents, False
-    used = [draft for draft in drafts if draft.sid == "Used"]
-    named = len(_pack(_write_statement(catalogue, draft, patterns=False) for draft in used)) <= 1
-    written = (_write_statement(catalogue, draft, patterns=draft.sid != "Used" or not named) for draft in drafts)
-    return _pack(written), True
+        if _fit_by_name(catalogue, form):
+            return pack(_write_statement(catalogue, draft, patterns=False) for draft in form), "names"
+    named = _fit_by_name(catalogue, [draft for draft in drafts if draft.sid == "Used"])
+    for form in (drafts, [replace(draft, slack=draft.area) for draft in drafts]):
+        documents = pack(
+            _write_statement(catalogue, draft, patterns=draft.sid != "Used" or not named) for draft in form
+        )
+        if len(documents) <= DOCUMENTS_MAX:
+            break
+    return documents, "patterns" if form is drafts else "overlapping"
+
+
+def _fit_by_name(catalogue: Catalogue, drafts: Sequence[_Draft]) -> bool:
+    # Names of that many actions cannot fit: not even the shortest ones.
+    if sum(draft.mask.bit_count() for draft in drafts) * 6 > DOCUMENT_CHARS_MAX:
+        return False
+    return len(pack(_write_statement(catalogue, draft, patterns=False) for draft in drafts)) <= 1
 
 
 def _write_statement(catalogue: Catalogue, draft: _Draft, *, patterns: bool) -> Json:
@@ -191,50 +198,6 @@ def _write_statement(catalogue: Catalogue, draft: _Draft, *, patterns: bool) -> 
     return found
 
 
-def measure(value: object) -> int:
-    """The characters of JSON without white space between its parts."""
-    return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
-
-
-def _pack(statements: Iterable[Json]) -> tuple[Json, ...]:
-    """Statements in order into few documents; one that fits into none is divided. Each Sid stands once."""
-    documents: list[list[Json]] = []
-    room = 0
-    numbers: dict[str, int] = {}
-    waiting = list(statements)[::-1]
-    while waiting:
-        statement = waiting.pop()
-        sid = statement["Sid"]
-        number = numbers.get(sid, 0) + 1
-        named = {**statement, "Sid": f"{sid}Part{number}"} if number > 1 else statement
-        size = measure(named) + 1
-        if size > room and (size <= _ROOM or room < _ROOM // 4):
-            documents.append([])
-            room = _ROOM
-        if size > room and (parts := _divide(named, room)):
-            waiting += ({**part, "Sid": sid} for part in reversed(parts))
-            continue
-        documents[-1].append(named)
-        numbers[sid] = number
-        room -= size
-    return tuple({"Version": "2012-10-17", "Statement": found} for found in documents)
-
-
-def _divide(statement: Json, room: int) -> list[Json]:
-    """Two statements instead of one, of which the first fits where that can be: by actions, then by resources. Nothing where
-    neither can be divided: one text, or a NotResource, which is no sum of its parts."""
-    for name in ("Action", "Resource"):
-        listed = statement.get(name, ())
-        if len(listed) > 1:
-            left = room - 1 - measure({**statement, name: []})
-            count = 0
-            while count < len(listed) - 1 and (left := left - measure(listed[count]) - 1) >= 0:
-                count += 1
-            count = max(1, count)
-            return [{**statement, name: listed[:count]}, {**statement, name: listed[count:]}]
-    return []
-
-
 def _write_sid(text: str) -> str:
     """A Sid has letters and digits only (IAM User Guide, Sid)."""
     return "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", text))
@@ -246,7 +209,7 @@ def _write_notes(
     counts: dict[str, int],
     lost: int,
     documents: Sequence[Json],
-    patterns: bool,
+    form: str,
     window: str,
 ) -> Iterator[str]:
     """What one must know before these documents take the place of others."""
@@ -273,11 +236,13 @@ def _write_notes(
         yield (
             f"The inventory was not whole ({', '.join(grants.flags)}): what is granted by the missing parts is not in here."
         )
-    if patterns:
+    if form != "names":
         yield (
             f"Names would not fit: what is kept is written as patterns, which match no other action of catalogue "
             f"{catalogue.version}; they would match actions that AWS adds later."
         )
+    if form == "overlapping":
+        yield "To fit, the patterns of statements that are kept also match actions of each other: remove these statements together."
     if len(documents) > 1:
         more = ": more than a role may have, unless AWS raises its quota" if len(documents) > DOCUMENTS_MAX else ""
         yield f"{len(documents)} documents, each within the {DOCUMENT_CHARS_MAX} characters of a managed policy{more}."

@@ -85,11 +85,16 @@ def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-class GapText:
-    """The gap's series as text, by family and shard."""
+def note_nothing(key: int, member: Member, counts: list[GapCounts]) -> None:
+    """For who wants no counts told."""
 
-    def __init__(self, tracker: Tracker) -> None:
+
+class GapText:
+    """The gap's series as text, by family and shard. `note` is told each principal's counts when they are rendered."""
+
+    def __init__(self, tracker: Tracker, note: Callable[[int, Member, list[GapCounts]], None] = note_nothing) -> None:
         self._tracker = tracker
+        self._note = note
         self._rendered: dict[int, tuple[str, ...]] = {}
         self._keys: dict[int, set[int]] = {shard: set() for shard in range(SHARDS)}
         self._members: dict[tuple[str, int], bytes] = {}
@@ -118,6 +123,7 @@ class GapText:
 
     def _render(self, key: int) -> None:
         member, counts = self._tracker.count(key)
+        self._note(key, member, counts)
         self._add_services(key, member, counts)
         self._rendered[key] = (
             tuple("".join(lines) for lines in zip(*render_gap(member, counts), strict=True)) or ("",) * 4
