@@ -1,6 +1,7 @@
 """`gapwatch run`: follow sources, keep the gap by the clock, serve metrics, until told to stop."""
 
 import asyncio
+import gc
 import itertools
 import signal
 import time
@@ -15,10 +16,12 @@ from processor.core.board import Board
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.tracker import Tracker
+from processor.notify import notify_people
 from processor.opening import Opened, Place, load_loops, load_opened, open_store
 from processor.page.reading import Look, Reader
 from processor.page.site import open_pages
 from processor.settings import Settings, dump_settings
+from processor.shell.channels import check_channels
 from processor.shell.follow import Follower, Slice
 from processor.shell.grants import write_grants
 from processor.shell.http import Handler, Server
@@ -91,8 +94,19 @@ class Runner:
         self.board = Board(window.label for window in fleet.windows)
         self.text = GapText(self.tracker, self.board.note)
         await self._refresh_text()
+        # What is loaded is here to stay: a collection that walks over all of it would hold everything up for 0.3 s and more.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
         self.health.flushed_at = clock()
         self.health.ready = True
+
+    def look(self) -> Look:
+        """What those who look on need of a runner that has loaded."""
+        assert self.tracker is not None  # noqa: S101 - load came before
+        assert self.opened is not None  # noqa: S101 - load came before
+        assert self.board is not None  # noqa: S101 - load came before
+        return Look(self.tracker, self.opened, self.board)
 
     async def follow(self, stopping: asyncio.Event, flush_seconds: Histogram) -> None:
         """Read, apply, flush, and let time pass, until `stopping` is set; then flush once more and return."""
@@ -189,6 +203,7 @@ async def run_forever(
     order: RunOrder, place: Place, warn: Warn, started: Callable[[str], None], stopping: asyncio.Event
 ) -> int:
     """Run until `stopping` is set. A store that is lost is claimed again, and read again from what it holds."""
+    check_channels(order.settings.notify)
     load_loops(warn)
     health, held = Health(), order.held
     server, flush_seconds = make_server(order, health, held)
@@ -257,7 +272,8 @@ async def hold_once(
     runner = Runner(order, store, health, warn)
     await runner.load()
     held.runner = runner
-    await runner.follow(stopping, flush_seconds)
+    async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn):
+        await runner.follow(stopping, flush_seconds)
 
 
 def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Histogram]:
@@ -278,10 +294,7 @@ def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Hi
         return [render_pipeline(registry), *(text.members() if text is not None else [])]
 
     def look() -> Look | None:
-        runner = held.runner
-        if runner is None or runner.tracker is None or runner.opened is None or runner.board is None:
-            return None
-        return Look(runner.tracker, runner.opened, runner.board)
+        return None if held.runner is None else held.runner.look()
 
     pages = open_pages(order.settings, Reader(look, health, order.clock), order.pages, order.links)
     return Server(members, lambda: None if health.ready else health.why_not, pages), flush_seconds

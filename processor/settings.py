@@ -23,6 +23,14 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
     serve = true                     # whether the page and /api are served beside /metrics
     token_file = "/run/secrets/page" # a file with the bearer token that page and /api then ask for; needed where host is not a
                                      # loopback address. /metrics, /healthz and /readyz never ask for it
+    [notify]                         # messages to people who have no Alertmanager; none without one of the first two
+    webhook_url_file = "/run/secrets/webhook"  # a file with the address of an incoming webhook (Slack's and its like)
+    sns_topic_arn = "arn:aws:sns:REGION:ACCOUNT:NAME"
+    every_seconds = 60               # at most one message in so many seconds and channel: what comes faster is put together
+    learning_days = 7                # first uses of a younger principal, or of a log known for less, are told only where they are
+                                     # privilege escalation or defense evasion
+    digest = false                   # once a day (UTC): how many principals hold unused risky grants, and the worst
+    page_url = ""                    # where people reach the page, for links: https://gapwatch.example
 """
 
 import os
@@ -68,6 +76,17 @@ class PageSettings(Struct, frozen=True, forbid_unknown_fields=True):
     token_file: str = ""
 
 
+class NotifySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """No secret is in here: a store keeps the settings."""
+
+    webhook_url_file: str = ""
+    sns_topic_arn: str = ""
+    every_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 60
+    learning_days: Annotated[int, Meta(ge=0, le=DAYS_MAX)] = 7
+    digest: bool = False
+    page_url: Annotated[str, Meta(pattern=r"^(https?://[^\s<>|]+)?$")] = ""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """See the module's text for each key."""
 
@@ -78,6 +97,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     logging: dict[str, LoggingSettings] = {}
     run: RunSettings = RunSettings()
     page: PageSettings = PageSettings()
+    notify: NotifySettings = NotifySettings()
 
     @property
     def gap_windows(self) -> tuple[Window, ...]:

@@ -16,8 +16,8 @@ from processor.core.fleet import Member
 from processor.core.records import format_time
 from processor.core.tracker import GapCounts
 
-STEP_ROWS = 4_000
-"""As many as are looked at, or sorted, in about ten milliseconds."""
+STEP_ROWS = 1_000
+"""As many as are looked at and sorted in a few milliseconds."""
 
 SIZE_MAX = 200
 

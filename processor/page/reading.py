@@ -107,7 +107,7 @@ class Reader:
         usage = profile.member.usage
         if usage is not None:
             shown, _, _ = cut_page(chosen, query.page, query.size)
-            usage, whole = await read_cells(look.opened.state, usage, shown)
+            usage, whole = await read_cells(look.opened.state, usage, shown, away=self._health.waiting)
             profile.member = replace(profile.member, usage=usage)
         return await take_steps(profile.build_actions(query, chosen, whole=whole))
 
@@ -118,7 +118,7 @@ class Reader:
         usage = profile.member.usage
         if usage is None:
             return TimelineAnswer(whole=True, days=build_days({}, profile.as_of, days))
-        counts, whole = await read_days(look.opened.state, usage, profile.as_of, days)
+        counts, whole = await read_days(look.opened.state, usage, profile.as_of, days, away=self._health.waiting)
         return TimelineAnswer(whole=whole, days=build_days(counts, profile.as_of, days))
 
     async def write_policy(self, key_text: str) -> PolicyAnswer:

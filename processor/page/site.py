@@ -30,7 +30,9 @@ HEADERS = {
 }
 """Nothing is loaded from elsewhere, no text is a script or a style, no page frames this one, nothing is kept."""
 
-AT_ONCE_MAX = 8
+AT_ONCE_MAX = 2
+"""Slices of as many follow each other before anything else runs."""
+
 WAITING_MAX = 64
 WRONG_TOKEN_SECONDS = 1.0
 """How long a wrong token waits for its answer."""

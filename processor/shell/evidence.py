@@ -1,6 +1,6 @@
 """What of a principal only the store holds, for whoever looks on: facets of some actions, counts of earlier days.
 
-Read beside the writer and never waited for long: a page must come also when Redis does not answer.
+Read beside the writer and never waited for long, nor at all where it is known to be `away`: a page must come then, too.
 """
 
 import asyncio
@@ -36,14 +36,16 @@ async def read_quickly(state: State, commands: list[Command]) -> list[Any] | Non
         return None
 
 
-async def read_cells(state: State, usage: PrincipalUsage, actions: Iterable[int]) -> tuple[PrincipalUsage, bool]:
+async def read_cells(
+    state: State, usage: PrincipalUsage, actions: Iterable[int], *, away: bool = False
+) -> tuple[PrincipalUsage, bool]:
     """The principal's usage with copies of some actions' cells that have all their facets; False where the store did not
     answer and they have only what is in memory. What the ledger holds is not changed."""
     cells: dict[int, Cell] = {a: copy.copy(usage.cells[a]) for a in actions if a in usage.cells}
     wanted = [action for action, cell in cells.items() if cell.loaded]
     key = state.store.shard_key(usage.shard, b"f", usage.key)
     hashes = [state.names.hashes[action] for action in wanted]
-    answers = await read_quickly(state, [("HMGET", key, *hashes)] if hashes else [])
+    answers = None if away else await read_quickly(state, [("HMGET", key, *hashes)] if hashes else [])
     if answers is not None and answers:
         for action, packed in zip(wanted, answers[0], strict=True):
             if packed:
@@ -51,7 +53,9 @@ async def read_cells(state: State, usage: PrincipalUsage, actions: Iterable[int]
     return replace(usage, cells={**usage.cells, **cells}), answers is not None
 
 
-async def read_days(state: State, usage: PrincipalUsage, as_of: int, days: int) -> tuple[DayCounts, bool]:
+async def read_days(
+    state: State, usage: PrincipalUsage, as_of: int, days: int, *, away: bool = False
+) -> tuple[DayCounts, bool]:
     """Uses by day and action, of the last days; False where the store did not answer and earlier ones may be missing.
 
     Memory is ahead of the store: its counts of a day stand for the store's, late ones come on top of them, and a cell's
@@ -59,9 +63,8 @@ async def read_days(state: State, usage: PrincipalUsage, as_of: int, days: int) 
     """
     last = day_of(as_of)
     span = range(last - days + 1, last + 1)
-    answers = await read_quickly(
-        state, [("HGETALL", state.store.shard_key(usage.shard, b"d", b"%d" % day, usage.key)) for day in span]
-    )
+    keys = [state.store.shard_key(usage.shard, b"d", b"%d" % day, usage.key) for day in span]
+    answers = None if away else await read_quickly(state, [("HGETALL", key) for key in keys])
     counts: DayCounts = {day: {} for day in span}
     for day, answer in zip(span, answers or (), strict=False):
         for packed, count in dict(answer).items():

@@ -68,6 +68,9 @@ CATALOGUE = (
     MetricRow("gapwatch_build_info", "gauge", ("version", "catalogue"), "1, with what runs in the labels."),
 )  # fmt: skip
 
+STEP_PRINCIPALS = 8
+"""An administrator's counts take some milliseconds."""
+
 ROWS = {row.name: row for row in CATALOGUE}
 _GAP_FAMILIES = tuple(row.name for row in CATALOGUE[:4])
 
@@ -105,15 +108,17 @@ class GapText:
         self._heads = {name: gzip.compress(_head(name), 1) for name in ROWS}
 
     def refresh(self) -> Iterator[None]:
-        """Render what changed, one shard a step, so that the caller can let others go on in between."""
+        """Render what changed, some principals of one shard a step, so that the caller can let others go on in between."""
         changed, self._tracker.changed = self._tracker.changed, set()
         by_shard: dict[int, list[int]] = {}
         for key in changed:
             by_shard.setdefault(shard_of(key), []).append(key)
         for shard, keys in by_shard.items():
-            for key in keys:
+            for at, key in enumerate(keys, 1):
                 self._render(key)
                 self._keys[shard].add(key)
+                if at % STEP_PRINCIPALS == 0:
+                    yield
             yield
             self._join(shard)
             yield
