@@ -147,6 +147,10 @@ def test_the_policy_is_of_what_was_used(running: Running) -> None:
         "UsedEc2": (["ec2:DescribeInstances"], ["*"]),
         "KeptUnobservableDataEventsOffS3": (["s3:GetObject"], ["*"]),
     }
+    week = read(running, f"/api/principals/{key_text(ROLE)}/policy?window=7d")
+    assert (week["window"], week["counts"]["used"]) == ("7d", 1)
+    _, _, text = ask(running, f"/principals/{key_text(ROLE)}?policy=7d")
+    assert "used in 7d: what is used less often" in text
     evil = read(running, f"/api/principals/{key_text(EVIL)}/policy")
     used = next(each for each in evil["documents"][0]["Statement"] if each["Sid"] == "UsedS3")
     assert used["Resource"] == [f"arn:aws:s3:::{HOSTILE_TEXTS[1]}"]

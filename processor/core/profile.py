@@ -56,6 +56,14 @@ class ActionsQuery(Struct, frozen=True, kw_only=True):
     size: Annotated[int, Meta(ge=1, le=SIZE_MAX)] = 50
 
 
+class PolicyQuery(Struct, frozen=True, kw_only=True):
+    """Which policy is asked for."""
+
+    window: Annotated[
+        str, Meta(max_length=8, description="What was used in this window is needed. Default: the longest one.")
+    ] = ""
+
+
 class Profile:
     """A member of the fleet as of a time. `names` are the actions' names by id, those too that left the catalogue."""
 

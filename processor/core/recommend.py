@@ -214,8 +214,9 @@ def _write_notes(
 ) -> Iterator[str]:
     """What one must know before these documents take the place of others."""
     yield (
-        f"Made from what was used in {window}. It replaces the Allow statements of all policies of this principal, and the groups "
-        "that it has them from. Keep its Deny statements and its boundary: they are not in here."
+        f"Made from what was used in {window}: what is used less often is not in here. It replaces the Allow statements of all "
+        "policies of this principal, and the groups that it has them from. Keep its Deny statements and its boundary: they are "
+        "not in here."
     )
     if any(counts[verdict] for verdict in KEPT):
         yield (

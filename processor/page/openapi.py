@@ -16,7 +16,7 @@ from processor.core.answers import (
     TimelineAnswer,
 )
 from processor.core.board import FleetQuery
-from processor.core.profile import ActionsQuery
+from processor.core.profile import ActionsQuery, PolicyQuery
 from processor.shell.metrics import find_version
 
 DOCUMENT_PATH = "/api/openapi.json"
@@ -54,6 +54,7 @@ ROUTES = (
         "write_policy",
         "The policy that a principal's use would need. Reads; changes nothing anywhere.",
         PolicyAnswer,
+        PolicyQuery,
     ),
 )
 

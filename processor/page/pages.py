@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from processor.core.board import FleetQuery
-from processor.core.profile import ActionsQuery
+from processor.core.profile import ActionsQuery, PolicyQuery
 from processor.page.reading import NotKnownError, Reader, read_query
 from processor.page.rendering import Renderer, link
 
@@ -61,7 +61,7 @@ class Pages:
         actions = await self._reader.list_actions(key, query)
         timeline = await self._reader.draw_timeline(key)
         try:
-            policy = await self._reader.write_policy(key)
+            policy = await self._reader.write_policy(key, PolicyQuery(window=request.query.get("policy", "")))
         except NotKnownError:
             policy = None
         return await self._show(

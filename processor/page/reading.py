@@ -16,7 +16,7 @@ from processor.core.answers import (
     TimelineAnswer,
 )
 from processor.core.board import Board, FleetQuery
-from processor.core.profile import ActionsQuery, Profile, build_days, cut_page
+from processor.core.profile import ActionsQuery, PolicyQuery, Profile, build_days, cut_page
 from processor.core.recommend import recommend
 from processor.core.records import format_time
 from processor.core.tracker import Tracker
@@ -121,20 +121,22 @@ class Reader:
         counts, whole = await read_days(look.opened.state, usage, profile.as_of, days, away=self._health.waiting)
         return TimelineAnswer(whole=whole, days=build_days(counts, profile.as_of, days))
 
-    async def write_policy(self, key_text: str) -> PolicyAnswer:
-        """Of the longest window. Raises NotKnownError for a principal without an inventory: nothing tells what it may do."""
+    async def write_policy(self, key_text: str, query: PolicyQuery) -> PolicyAnswer:
+        """Raises NotKnownError for a principal without an inventory, as nothing tells what it may do, and BadQueryError for a
+        window that is none."""
         profile = self.open_profile(key_text)
+        label = query.window or profile.labels[-1]
+        if label not in profile.labels:
+            raise _no_window(self.look(), label)
         fleet, inventory = profile.fleet, profile.member.inventory
         if inventory is None:
             raise NotKnownError(
                 "no inventory has this principal: what it may do is not known, so neither what it needs"
             )
         logging = fleet.logging_of(inventory.account_id)
-        label = profile.labels[-1]
+        verdicts = profile.verdicts[profile.labels.index(label)]
         async with self._writing:
-            found = await asyncio.to_thread(
-                recommend, fleet.catalogue, inventory.grants, profile.verdicts[-1], logging, label
-            )
+            found = await asyncio.to_thread(recommend, fleet.catalogue, inventory.grants, verdicts, logging, label)
         return PolicyAnswer(
             window=label,
             documents=found.documents,

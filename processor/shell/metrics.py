@@ -101,9 +101,10 @@ class GapText:
         self._rendered: dict[int, tuple[str, ...]] = {}
         self._keys: dict[int, set[int]] = {shard: set() for shard in range(SHARDS)}
         self._members: dict[tuple[str, int], bytes] = {}
-        self._services: dict[tuple[str, str, str], int] = {}
-        self._service_parts: dict[int, dict[tuple[str, str, str], int]] = {}
-        self._services_member = b""
+        self._services: dict[str, dict[tuple[str, str], int]] = {}
+        self._service_parts: dict[int, dict[tuple[str, str], int]] = {}
+        self._services_changed: set[str] = set()
+        self._services_members: dict[str, bytes] = {}
         self._first_uses_member = b""
         self._heads = {name: gzip.compress(_head(name), 1) for name in ROWS}
 
@@ -122,8 +123,9 @@ class GapText:
             yield
             self._join(shard)
             yield
-        if changed:
-            self._join_services()
+        while self._services_changed:
+            self._join_services(self._services_changed.pop())
+            yield
         self._join_first_uses(self._tracker.first_uses)
 
     def _render(self, key: int) -> None:
@@ -136,15 +138,17 @@ class GapText:
 
     def _add_services(self, key: int, member: Member, counts: Iterable[GapCounts]) -> None:
         account = member.principal.account_id
-        for place, count in self._service_parts.pop(key, {}).items():
-            self._services[place] -= count
-        parts = {
-            (account, service, found.window): count for found in counts for service, count in found.services.items()
-        }
+        before = self._service_parts.get(key, {})
+        parts = {(service, found.window): count for found in counts for service, count in found.services.items()}
+        if parts == before:
+            return
+        totals = self._services.setdefault(account, {})
+        for place, count in before.items():
+            totals[place] -= count
         for place, count in parts.items():
-            self._services[place] = self._services.get(place, 0) + count
-        if parts:
-            self._service_parts[key] = parts
+            totals[place] = totals.get(place, 0) + count
+        self._service_parts[key] = parts
+        self._services_changed.add(account)
 
     def _join(self, shard: int) -> None:
         keys = sorted(self._keys[shard])
@@ -152,13 +156,13 @@ class GapText:
             text = "".join([self._rendered[key][at] for key in keys])
             self._members[name, shard] = gzip.compress(text.encode(), 1) if text else b""
 
-    def _join_services(self) -> None:
+    def _join_services(self, account: str) -> None:
         lines = [
             f'gapwatch_service_unused_grants{{account="{escape(account)}",service="{service}",window="{window}"}} {count}\n'
-            for (account, service, window), count in sorted(self._services.items())
+            for (service, window), count in sorted(self._services[account].items())
             if count
         ]
-        self._services_member = gzip.compress("".join(lines).encode(), 1)
+        self._services_members[account] = gzip.compress("".join(lines).encode(), 1) if lines else b""
 
     def _join_first_uses(self, uses: Iterable[FirstUse]) -> None:
         lines = [
@@ -174,7 +178,7 @@ class GapText:
         for name in _GAP_FAMILIES:
             parts.append(self._heads[name])
             parts += [found for shard in range(SHARDS) if (found := self._members.get((name, shard)))]
-        parts += (self._heads["gapwatch_service_unused_grants"], self._services_member)
+        parts += (self._heads["gapwatch_service_unused_grants"], *self._services_members.values())
         parts += (self._heads["gapwatch_first_use_timestamp_seconds"], self._first_uses_member)
         return [part for part in parts if part]
 
