@@ -319,8 +319,11 @@ def run(
     order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations, warn))
     place = choose_place(url, folder)
 
+    def say_url(at: str) -> None:
+        warn(f"serving {at}/metrics{f' and the page at {at}/' if settings.page.serve else ''}")
+
     async def run_here() -> int:
-        return await run_forever(order, place, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())
+        return await run_forever(order, place, warn, say_url, stop_on_signals())
 
     return asyncio.run(run_here())
 

@@ -3,18 +3,21 @@
 import http.client
 import json
 import re
+import signal
+import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from building import ACCOUNT, ROLE
-from conftest import Gapwatch
+from conftest import Gapwatch, start_gapwatch
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from page_scene import ADMIN, EVIL, HOSTILE_TEXTS, MFA, STRANGER, day_text, key_text, write_scene
@@ -42,7 +45,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             assert found.stop() == 0, found.said
 
 
-def ask(running: Running, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
+def ask(running: "Running | Elsewhere", path: str, **headers: str) -> tuple[int, dict[str, str], str]:
     """Status, headers and text; redirects are not followed."""
     place = urllib.parse.urlsplit(running.url)
     connection = http.client.HTTPConnection(place.hostname or "", place.port or 0, timeout=10)
@@ -54,7 +57,7 @@ def ask(running: Running, path: str, **headers: str) -> tuple[int, dict[str, str
         connection.close()
 
 
-def read(running: Running, path: str) -> Any:
+def read(running: "Running | Elsewhere", path: str) -> Any:
     status, _, text = ask(running, path)
     assert status == 200, text
     return json.loads(text)
@@ -422,6 +425,37 @@ def test_a_session_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     now += 12 * 3600
     assert not access._is_session(value)
     assert not Access("another token of 16", frozenset(), lambda: 0.0)._is_session(value)
+
+
+# --- the demo ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_demo_serves_the_page_and_its_stories_lead_there() -> None:
+    process = start_gapwatch("demo", "--weeks", 1, stdin=subprocess.DEVNULL)
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline().decode()
+        found = re.search(r"Page: (http\S+)/ ", said)
+        assert found, said
+        demo = Elsewhere(found[1])
+        wait_for(lambda: ask(demo, "/api/principals?q=break-glass")[0] == 200, 60)
+        wait_for(lambda: read(demo, "/api/principals?q=ci-deployer")["matched"] > 0, 60)
+        _, _, stories = ask(demo, "/stories")
+        assert 'href="/stories">Stories</a>' in ask(demo, "/")[2]
+        (link,) = set(re.findall(r'href="(/principals\?arn=[^"]*ci-deployer&amp;action=iam%3APassRole)"', stories))
+        status, headers, _ = ask(demo, link.replace("&amp;", "&"))
+        assert (status, headers["Location"].endswith("?action=iam:PassRole")) == (303, True)
+        assert ask(demo, headers["Location"])[0] == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Something that serves and was not started by Running."""
+
+    url: str
 
 
 # --- when things are away ---------------------------------------------------------------------------------------------
