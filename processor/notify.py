@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from redis.exceptions import RedisError
 
 from processor.core.board import FleetQuery
-from processor.core.notices import DIGEST_ROWS, Notice, Pacer, build_digest, find_notice, pick_new
+from processor.core.notices import DIGEST_ROWS, Notice, Pacer, Standing, build_digest, find_notice, pick_new
 from processor.page.reading import Look, take_steps
 from processor.settings import NotifySettings
 from processor.shell.channels import Channel, ChannelError, open_channels
@@ -142,10 +142,12 @@ async def _keep_telling(
     teller: Teller, settings: NotifySettings, look: Look, clock: Callable[[], float], warn: Warn
 ) -> None:
     digest_at = 0.0
+    standing = Standing(settings.behind_seconds, settings.silent_seconds)
     while True:
         now = clock()
         try:
-            notices = find_first_uses(look, settings, now)
+            newest = look.opened.pipeline.tally.newest
+            notices = standing.look(now, look.tracker.as_of, newest) + find_first_uses(look, settings, now)
             if settings.digest and now >= digest_at and now - look.tracker.as_of < BEHIND_SECONDS_MAX:
                 digest = await make_digest(look, now)
                 digest_at = now + (NO_DIGEST_SECONDS if digest is None else DIGEST_LOOK_SECONDS)

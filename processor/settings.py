@@ -30,6 +30,8 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
     learning_days = 7                # first uses of a younger principal, or of a log known for less, are told only where they are
                                      # privilege escalation or defense evasion
     digest = false                   # once a day (UTC): how many principals hold unused risky grants, and the worst
+    behind_seconds = 900             # tell when verdicts stay behind the clock for longer, and when that is over; 0: do not tell
+    silent_seconds = 0               # tell when no event has come for so long; 0: do not tell
     page_url = ""                    # where people reach the page, for links: https://gapwatch.example
 """
 
@@ -84,6 +86,8 @@ class NotifySettings(Struct, frozen=True, forbid_unknown_fields=True):
     every_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 60
     learning_days: Annotated[int, Meta(ge=0, le=DAYS_MAX)] = 7
     digest: bool = False
+    behind_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 900
+    silent_seconds: Annotated[float, Meta(ge=0, le=30 * 86_400)] = 0
     page_url: Annotated[str, Meta(pattern=r"^(https?://[^\s<>|]+)?$")] = ""
 
 

@@ -1,6 +1,8 @@
 """Notifications: what is worth one, and the real thing: `gapwatch run`, a real HTTP receiver, SNS of a moto server."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +39,7 @@ from processor.core.notices import (
     NAMED_MAX,
     Notice,
     Pacer,
+    Standing,
     build_digest,
     find_notice,
     pick_new,
@@ -174,6 +177,27 @@ def test_a_failure_is_tried_again_later_each_time() -> None:
     pacer.note_sent(now)
     assert not pacer.is_due(now + 4)
     assert pacer.is_due(now + 5)
+
+
+def test_the_pipeline_is_told_of_when_it_stops_and_when_it_goes_on() -> None:
+    """
+    now - as_of:  well ... > 900: told once ... well: told once
+    """
+    standing = Standing(900, 3600)
+    assert standing.look(NOW, NOW - 5_000, NOW - 5_000) == [], "history is still read: it was never well"
+    assert standing.look(NOW, NOW, NOW) == []
+    assert standing.look(NOW + 900, NOW, NOW) == []
+    (behind,) = standing.look(NOW + 901, NOW, NOW)
+    assert (behind.kind, "behind for 15 minutes" in behind.text) == ("pipeline", True)
+    (silent,) = standing.look(NOW + 3_700, NOW, NOW)
+    assert "No event has come for 61 minutes" in silent.text
+    assert standing.look(NOW + 9_000, NOW, NOW) == []
+    over = standing.look(NOW + 9_001, NOW + 9_001, NOW + 9_000)
+    assert [notice.text for notice in over] == ["Verdicts are up to date again", "Events come again"]
+    (again,) = standing.look(NOW + 20_000, NOW + 20_000, NOW + 10_000)
+    assert len({notice.id for notice in (behind, silent, *over, again)}) == 5
+    assert Standing(0, 0).look(NOW, 0, 0) == []
+    assert write_subject([behind, again]) == "gapwatch: the pipeline's state"
 
 
 def test_there_is_no_digest_of_nothing() -> None:
@@ -369,6 +393,25 @@ def test_a_digest_comes_once_a_day(tmp_path: Path, receiver: Receiver, store: Em
     assert len(digests) == 1, digests
     assert "1 principals hold risky grants that they did not use in 7d" in digests[0]
     assert ROLE in digests[0]
+
+
+def test_a_store_that_goes_away_is_told_of_and_its_return_too(tmp_path: Path, receiver: Receiver) -> None:
+    server = start_redis(tmp_path / "redis")
+    _, args = write_scene(tmp_path, receiver, "every_seconds = 1\nbehind_seconds = 2")
+    try:
+        with Running(*args, "--redis", server.url) as running:
+            running.wait_ready()
+            running.wait_classes(use=22)
+            time.sleep(2)
+            os.kill(server.pid, signal.SIGSTOP)
+            wait_for(lambda: "Verdicts have been behind" in receiver.text, 15)
+            os.kill(server.pid, signal.SIGCONT)
+            wait_for(lambda: "Verdicts are up to date again" in receiver.text, 15)
+            assert running.stop() == 0
+        assert len(receiver.posts) == 2
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -104,13 +104,12 @@ def show(text: str) -> str:
 def write_subject(notices: Sequence[Notice]) -> str:
     """One line, ASCII, at most 100 characters (SNS Publish, Subject)."""
     firsts = sum(notice.kind == "first_use" for notice in notices)
-    said = (
-        [f"{firsts} first uses of privileged actions" if firsts > 1 else "first use of a privileged action"]
-        if firsts
-        else []
-    )
-    said += ["unused risky grants"] if len(notices) > firsts else []
-    return f"gapwatch: {' and '.join(said)}"
+    kinds = {notice.kind for notice in notices}
+    said = ["the pipeline's state"] if "pipeline" in kinds else []
+    if firsts:
+        said.append(f"{firsts} first uses of privileged actions" if firsts > 1 else "first use of a privileged action")
+    said += ["unused risky grants"] if "unused_high_risk" in kinds else []
+    return f"gapwatch: {', '.join(said)}"
 
 
 def write_lines(notices: Sequence[Notice], page_url: str) -> list[str]:
@@ -136,6 +135,44 @@ def write_slack(notices: Sequence[Notice], page_url: str) -> dict[str, object]:
 
 def escape_slack(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+class Standing:
+    """Whether the pipeline is well, and when that changes: verdicts that stay behind the clock, and a log that falls silent. Each
+    has a bound in seconds; 0 means that nobody asks. What was never well is not told: history is read, or there is no log yet.
+    """
+
+    def __init__(self, behind_seconds: float, silent_seconds: float) -> None:
+        self._bounds = {"behind": behind_seconds, "silent": silent_seconds}
+        self._since: dict[str, int] = {}
+        self._wrong: set[str] = set()
+
+    def look(self, now: float, as_of: int, newest: int) -> list[Notice]:
+        """What is to be told, given the verdicts' time and the newest event's."""
+        found = []
+        for name, at in (("behind", as_of), ("silent", newest)):
+            if not self._bounds[name]:
+                continue
+            if now - at <= self._bounds[name]:
+                if name in self._wrong:
+                    self._wrong.discard(name)
+                    found.append(self._tell(f"{name} over", name, _WELL[name]))
+                self._since[name] = at
+            elif name in self._since and name not in self._wrong:
+                self._wrong.add(name)
+                minutes = int((now - at) // 60)
+                found.append(self._tell(name, name, _WRONG[name].format(minutes=minutes, at=format_time(at))))
+        return found
+
+    def _tell(self, name: str, of: str, text: str) -> Notice:
+        return Notice(f"{name} {self._since[of]}", "pipeline", text, "/api/status")
+
+
+_WRONG = {
+    "behind": "Verdicts have been behind for {minutes} minutes, they are as of {at}: is the store there, are logs read?",
+    "silent": "No event has come for {minutes} minutes, the newest is of {at}: does the trail still deliver?",
+}
+_WELL = {"behind": "Verdicts are up to date again", "silent": "Events come again"}
 
 
 class Pacer:
