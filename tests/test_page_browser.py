@@ -110,7 +110,7 @@ def test_from_the_worst_role_to_the_evidence_and_the_policy(watched: Watched, ru
 def test_hostile_names_do_nothing(watched: Watched) -> None:
     page = watched.open("/")
     row = page.locator("tbody tr", has_text="evil")
-    expect(row.locator("small")).to_have_text(EVIL)
+    expect(row.locator("th small")).to_have_text(EVIL)
     row.get_by_role("link").click()
     expect(page.locator("p.arn")).to_have_text(EVIL)
     page.locator("details").evaluate_all("all => all.forEach(each => { each.open = true; })")
