@@ -11,7 +11,6 @@ from typing import Any
 
 from processor.core.tally import Tally
 from processor.opening import load_loops
-from processor.run import end_in_time
 from processor.settings import Settings, SettingsError, dump_settings
 from processor.shard import ShardParts
 from processor.shards import CALLBACK_SECONDS_MAX, Shards
@@ -24,6 +23,7 @@ from processor.shell.metrics import Health, PipelineCollector, make_registry, re
 from processor.shell.modes import enter_kafka_mode
 from processor.shell.redis import Store, StoreError
 from processor.shell.tables import load_catalogue
+from processor.stopping import end_in_time
 from topics import uses
 from topics.contract import SHARDS
 

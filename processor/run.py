@@ -1,66 +1,33 @@
 """`gapwatch run`: follow sources, keep the gap by the clock, serve metrics, until told to stop."""
 
 import asyncio
-import itertools
-import signal
+import gc
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from prometheus_client import Histogram
 
+from processor.core.board import Board
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.sessions import SHARDS
 from processor.core.tally import Tally
 from processor.core.tracker import Tracker
-from processor.opening import Opened, Place, RejectLog, load_loops, load_opened, open_store
+from processor.notify import notify_people
+from processor.opening import Opened, Place, load_loops, load_opened, open_store
+from processor.page.reading import Look, Reader
+from processor.page.site import open_pages
+from processor.rejecting import FUTURE_SECONDS_MAX, RejectRatio
 from processor.settings import Settings, dump_settings
+from processor.shell.channels import check_channels
 from processor.shell.follow import Follower, Slice
+from processor.shell.gap_text import GapText
 from processor.shell.grants import write_grants
 from processor.shell.http import Handler, Server
-from processor.shell.metrics import GapText, Health, PipelineCollector, make_registry, render_pipeline
-from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
-
-FUTURE_SECONDS_MAX = 15 * 60
-"""A record that is further ahead of the clock is rejected: its time would hold back every later verdict."""
-
-REJECTS_OF = 10_000
-STOP_SECONDS_MAX = 3.0
-"""How long a Redis that does not answer may hold up the end."""
-
-Warn = Callable[[str], None]
-
-
-class RejectRatioError(StoreError):
-    """Too many records are bad: something else than CloudTrail is being read."""
-
-
-class RejectRatio:
-    """Stops rather than throw everything away: when the share of rejects among the last 10,000 records is too high."""
-
-    def __init__(self, ratio_max: float) -> None:
-        self._ratio_max = ratio_max
-        self._recent: deque[tuple[int, int]] = deque([(0, 0)])
-
-    def start(self, tally: Tally) -> None:
-        """Count from here on."""
-        self._recent = deque([(tally.read, tally.classes["rejected"])])
-
-    def check(self, tally: Tally, rejects: RejectLog) -> None:
-        """Raise RejectRatioError where the share is too high."""
-        now = (tally.read, tally.classes["rejected"])
-        self._recent.append(now)
-        while len(self._recent) > 1 and now[0] - self._recent[1][0] >= REJECTS_OF:
-            self._recent.popleft()
-        read, rejected = now[0] - self._recent[0][0], now[1] - self._recent[0][1]
-        if read >= REJECTS_OF and rejected > read * self._ratio_max:
-            raise RejectRatioError(
-                f"{rejected} of the last {read} records were rejected, more than reject_ratio_max allows: is this CloudTrail? "
-                + "; ".join(itertools.islice(rejects.lines(), 3))
-            )
+from processor.shell.metrics import Health, PipelineCollector, make_registry, render_pipeline
+from processor.shell.redis import RENEW_SECONDS, Store, StoreLost
+from processor.stopping import Warn, end_in_time
 
 
 @dataclass(slots=True)
@@ -72,13 +39,15 @@ class Held:
 
 @dataclass(slots=True)
 class RunOrder:
-    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics."""
+    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics, and `links` to
+    them are named on every page."""
 
     paths: tuple[str, ...]
     settings: Settings
     inventory: dict[int, InventoryPrincipal]
     clock: Callable[[], float] = time.time
     pages: Mapping[str, Handler] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
 
 
@@ -92,6 +61,7 @@ class Runner:
         self.health = health
         self.text: GapText | None = None
         self.tracker: Tracker | None = None
+        self.board: Board | None = None
         self.opened: Opened | None = None
         self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
 
@@ -109,11 +79,23 @@ class Runner:
         tally = opened.pipeline.tally
         self._ratio.start(tally)
         self.tracker = Tracker(fleet, usages, min(tally.newest, int(clock())))
-        self.text = GapText(self.tracker)
+        self.board = Board(window.label for window in fleet.windows)
+        self.text = GapText(self.tracker, note=self.board.note, forget=self.board.forget)
         await self._refresh_text()
+        # What is loaded is here to stay: a collection that walks over all of it would hold everything up for 0.3 s and more.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
         self.health.flushed_at = clock()
         self.health.ready = True
         self.health.shards = SHARDS
+
+    def look(self) -> Look:
+        """What those who look on need of a runner that has loaded."""
+        assert self.tracker is not None  # noqa: S101 - load came before
+        assert self.opened is not None  # noqa: S101 - load came before
+        assert self.board is not None  # noqa: S101 - load came before
+        return Look(self.tracker, self.opened, self.board)
 
     async def follow(self, stopping: asyncio.Event, flush_seconds: Histogram) -> None:
         """Read, apply, flush, and let time pass, until `stopping` is set; then flush once more and return."""
@@ -182,19 +164,11 @@ class Runner:
         self.health.first_uses_evicted = self.tracker.first_uses_evicted
 
 
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
-    return stopping
-
-
 async def run_forever(
     order: RunOrder, place: Place, warn: Warn, started: Callable[[str], None], stopping: asyncio.Event
 ) -> int:
     """Run until `stopping` is set. A store that is lost is claimed again, and read again from what it holds."""
+    check_channels(order.settings.notify)
     load_loops(warn)
     health, held = Health(), order.held
     server, flush_seconds = make_server(order, health, held)
@@ -222,25 +196,6 @@ async def run_forever(
     return 0
 
 
-async def end_in_time(
-    holding: asyncio.Future[None], stopping: asyncio.Event, warn: Warn, seconds: float = STOP_SECONDS_MAX
-) -> None:
-    """Wait for the end of `holding`; once `stopping` is set no longer than so many seconds."""
-    stop = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait((holding, stop), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait((holding,), timeout=seconds)
-        if holding.done():
-            holding.result()
-            return
-        warn("Redis does not answer: what it has not stored yet is read again at the next start")
-    finally:
-        stop.cancel()
-        holding.cancel()
-    with suppress(asyncio.CancelledError):
-        await holding
-
-
 async def hold_once(
     order: RunOrder,
     store: Store,
@@ -265,7 +220,8 @@ async def hold_once(
     runner = Runner(order, store, health, warn)
     await runner.load()
     held.runner = runner
-    await runner.follow(stopping, flush_seconds)
+    async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn):
+        await runner.follow(stopping, flush_seconds)
 
 
 def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Histogram]:
@@ -284,4 +240,8 @@ def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Hi
         text = held.runner.text if held.runner is not None else None
         return [render_pipeline(registry), *(text.members() if text is not None else [])]
 
-    return Server(members, lambda: None if health.ready else health.why_not, order.pages), flush_seconds
+    def look() -> Look | None:
+        return None if held.runner is None else held.runner.look()
+
+    pages = open_pages(order.settings, Reader(look, health, order.clock), order.pages, order.links)
+    return Server(members, lambda: None if health.ready else health.why_not, pages), flush_seconds

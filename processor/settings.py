@@ -18,6 +18,21 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
     poll_seconds = 0.5               # how often files are looked at, 0.05 to 60
     horizon_hours = 2                # how far back a duplicate is recognised, in hours of event time, 1 to 9600
     reject_ratio_max = 0.1           # above this share of the last 10,000 records the process stops
+
+    [page]
+    serve = true                     # whether the page and /api are served beside /metrics
+    token_file = "/run/secrets/page" # a file with the bearer token that page and /api then ask for; needed where host is not a
+                                     # loopback address. /metrics, /healthz and /readyz never ask for it
+    [notify]                         # messages to people who have no Alertmanager; none without one of the first two
+    webhook_url_file = "/run/secrets/webhook"  # a file with the address of an incoming webhook (Slack's and its like)
+    sns_topic_arn = "arn:aws:sns:REGION:ACCOUNT:NAME"
+    every_seconds = 60               # at most one message in so many seconds and channel: what comes faster is put together
+    learning_days = 7                # first uses of a younger principal, or of a log known for less, are told only where they are
+                                     # privilege escalation or defense evasion
+    digest = false                   # once a day (UTC): how many principals hold unused risky grants, and the worst
+    behind_seconds = 900             # tell when verdicts stay behind the clock for longer, and when that is over; 0: do not tell
+    silent_seconds = 0               # tell when no event has come for so long; 0: do not tell
+    page_url = ""                    # where people reach the page, for links: https://gapwatch.example
 """
 
 import os
@@ -58,6 +73,24 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     reject_ratio_max: Annotated[float, Meta(gt=0, le=1)] = 0.1
 
 
+class PageSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    serve: bool = True
+    token_file: str = ""
+
+
+class NotifySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """No secret is in here: a store keeps the settings."""
+
+    webhook_url_file: str = ""
+    sns_topic_arn: str = ""
+    every_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 60
+    learning_days: Annotated[int, Meta(ge=0, le=DAYS_MAX)] = 7
+    digest: bool = False
+    behind_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 900
+    silent_seconds: Annotated[float, Meta(ge=0, le=30 * 86_400)] = 0
+    page_url: Annotated[str, Meta(pattern=r"^(https?://[^\s<>|]+)?$")] = ""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """See the module's text for each key."""
 
@@ -67,6 +100,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     service_linked_roles: bool = False
     logging: dict[str, LoggingSettings] = {}
     run: RunSettings = RunSettings()
+    page: PageSettings = PageSettings()
+    notify: NotifySettings = NotifySettings()
 
     @property
     def gap_windows(self) -> tuple[Window, ...]:

@@ -252,7 +252,7 @@ class Shard:
             self.tracker.apply_uses(usage, actions)
         new_grants, self._new_grants = self._new_grants, {}
         for key, (_, found) in new_grants.items():
-            self.tracker.apply_grants(key, lambda key=key, found=found: self._put_grants(key, found))  # type: ignore[misc]
+            self.tracker.apply_grants(key, lambda key=key, found=found: self._put_grants(key, found))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
         self.tracker.cover(self._find_coverage())
         return self.advance()
 

@@ -13,8 +13,8 @@ from processor.core.catalogue import ids_in, mask_of_ids
 from processor.core.gap_changes import Written
 from processor.shard import Shard, ShardParts
 from processor.shell.brokers import BrokerError
+from processor.shell.gap_text import GapText
 from processor.shell.holds import Member, ShardHold
-from processor.shell.metrics import GapText
 from processor.shell.redis import RENEW_SECONDS, Command, Store, StoreError, StoreLost
 
 CALLBACK_SECONDS_MAX = 5.0

@@ -139,7 +139,7 @@ def sent_before_acknowledged() -> Iterator[None]:
         for each in pending:
             if each.done():
                 each.result()
-        self.pending = [each for each in pending if not each.done()]  # type: ignore[attr-defined]
+        self.pending = [each for each in pending if not each.done()]  # type: ignore[attr-defined]  # the fault's own
 
     with patch.object(Sender, "settle", settle):
         yield

@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import msgspec  # noqa: E402
+import msgspec  # noqa: E402 - the path is set before
 from building import ACCOUNT, build_holding, build_record, build_small_catalogue  # noqa: E402
 from faults import FAULTS  # noqa: E402
 from simulated import EPOCH, Process, ProcessEndedError, RedisClient, SimulatedLog, SimulatedRedis, VirtualLoop  # noqa: E402

@@ -30,11 +30,11 @@ from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
 from processor.core.tracker import Tracker
+from processor.shell.gap_text import GapText
 from processor.shell.http import Server
 from processor.shell.metrics import (
     CATALOGUE,
     ROWS,
-    GapText,
     Health,
     PipelineCollector,
     make_registry,

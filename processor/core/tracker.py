@@ -215,6 +215,11 @@ class Tracker:
     def first_uses(self) -> Sequence[FirstUse]:
         return list(self._first_uses.values())
 
+    @property
+    def first_uses_by_place(self) -> Mapping[tuple[int, int], FirstUse]:
+        """The same by principal's key and action."""
+        return self._first_uses
+
     def _find_first_uses(self, usages: Iterable[PrincipalUsage]) -> Iterator[tuple[tuple[int, int], FirstUse]]:
         for usage in usages:
             key = int.from_bytes(usage.key, "big")

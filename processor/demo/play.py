@@ -19,13 +19,15 @@ from processor.demo.page import POLICY, render_page
 from processor.demo.stories import Story
 from processor.demo.view import Shower, build_view
 from processor.opening import Place, load_loops
-from processor.run import Held, RunOrder, run_forever, stop_on_signals
+from processor.run import Held, RunOrder, run_forever
 from processor.settings import LoggingSettings, RunSettings, Settings
 from processor.shell.tables import load_catalogue
+from processor.stopping import stop_on_signals
 
 SEED = 7
 WEEK_SECONDS = 7 * 86_400
 WRITE_RECORDS = 1_000
+STORIES_PATH = "/stories"
 
 Warn = Callable[[str], None]
 
@@ -70,7 +72,14 @@ def make_order(company: Company, log: Path, port: int) -> RunOrder:
     )
     inventory = inventory_by_key(read_inventory(documents, load_catalogue(), [tree]))
     held = Held()
-    return RunOrder((str(log),), settings, inventory, pages=make_pages(held, company.stories()), held=held)
+    return RunOrder(
+        (str(log),),
+        settings,
+        inventory,
+        pages=make_pages(held, company.stories()),
+        links={"Stories": STORIES_PATH},
+        held=held,
+    )
 
 
 def make_pages(held: Held, stories: list[Story]) -> dict[str, Callable[[web.Request], Any]]:
@@ -80,7 +89,7 @@ def make_pages(held: Held, stories: list[Story]) -> dict[str, Callable[[web.Requ
         text = render_page(build_view(held.runner, stories, time.time()))
         return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": POLICY})
 
-    return {"/": show_page}
+    return {STORIES_PATH: show_page}
 
 
 async def write_log(company: Company, log: Path, history: tuple[int, int], stopping: asyncio.Event) -> None:

@@ -29,6 +29,7 @@ class StoredGranting(Struct, array_like=True, gc=False):
     mask: bytes
     conditional: bool
     resources: tuple[str, ...]
+    condition: str = ""  # Stores of before it was kept have none.
 
 
 class StoredPrincipal(Struct, array_like=True, gc=False):
@@ -84,6 +85,7 @@ def pack_grants(found: InventoryPrincipal, version: str) -> bytes:
                         _pack(each.mask),
                         each.conditional,
                         tuple(each.resources),
+                        each.condition,
                     )
                     for each in grants.provenance
                 ),
@@ -136,6 +138,7 @@ def unpack_grants(packed: bytes, translators: Mapping[str, Translator]) -> Inven
                     mask=read(each.mask),
                     conditional=each.conditional,
                     resources=each.resources,
+                    condition=each.condition,
                 )
                 for each in found.provenance
             ),

@@ -1,11 +1,7 @@
-"""Every metric of gapwatch, and the text that /metrics serves.
-
-The gap's series are rendered one shard at a time, when a principal of it changed, and kept as gzip members: a scrape
-joins what is there, and Prometheus reads members one after another as one text.
-"""
+"""Every metric of gapwatch, and the pipeline's own as /metrics serves them; gap_text.py has the gap's."""
 
 import gzip
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -13,10 +9,7 @@ from prometheus_client import CollectorRegistry, Histogram, disable_created_metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from processor.core.fleet import Member
-from processor.core.sessions import SHARDS, shard_of
 from processor.core.tally import CLASSES, Tally
-from processor.core.tracker import FIRST_USES_MAX, FirstUse, GapCounts, Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +65,6 @@ CATALOGUE = (
 )  # fmt: skip
 
 ROWS = {row.name: row for row in CATALOGUE}
-_GAP_FAMILIES = tuple(row.name for row in CATALOGUE[:4])
 
 
 def find_version() -> str:
@@ -88,144 +80,9 @@ def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-class GapText:
-    """The gap's series as text, by family and shard: of one tracker for all shards, or of several, each for some."""
-
-    def __init__(self, *trackers: Tracker) -> None:
-        self._trackers = list(trackers)
-        self._rendered: dict[int, tuple[str, ...]] = {}
-        self._keys: dict[int, set[int]] = {shard: set() for shard in range(SHARDS)}
-        self._members: dict[tuple[str, int], bytes] = {}
-        self._services: dict[tuple[str, str, str], int] = {}
-        self._service_parts: dict[int, dict[tuple[str, str, str], int]] = {}
-        self._services_member = b""
-        self._first_uses_member = b""
-        self._heads = {name: gzip.compress(_head(name), 1) for name in ROWS}
-
-    def add(self, tracker: Tracker) -> None:
-        """Render a tracker's principals, too."""
-        self._trackers.append(tracker)
-
-    def remove(self, tracker: Tracker, shard: int) -> None:
-        """Forget the series of a shard, and the tracker that they were of."""
-        if tracker not in self._trackers:
-            return
-        self._trackers.remove(tracker)
-        for key in self._keys[shard]:
-            self._drop(key)
-        self._keys[shard] = set()
-        self._join(shard)
-        self._join_services()
-        self._join_first_uses()
-
-    def refresh(self) -> Iterator[None]:
-        """Render what changed, one shard a step, so that the caller can let others go on in between."""
-        any_changed = False
-        for tracker in list(self._trackers):
-            changed, tracker.changed = tracker.changed, set()
-            gone, tracker.gone = tracker.gone, set()
-            by_shard: dict[int, list[int]] = {}
-            for key in changed | gone:
-                by_shard.setdefault(shard_of(key), []).append(key)
-            for shard, keys in by_shard.items():
-                self._render_keys(tracker, shard, keys)
-                yield
-                self._join(shard)
-                yield
-            any_changed = any_changed or bool(by_shard)
-        if any_changed:
-            self._join_services()
-        self._join_first_uses()
-
-    def _render_keys(self, tracker: Tracker, shard: int, keys: Iterable[int]) -> None:
-        for key in keys:
-            if tracker in self._trackers and key in tracker:
-                self._render(tracker, key)
-                self._keys[shard].add(key)
-            else:
-                self._drop(key)
-                self._keys[shard].discard(key)
-
-    def _render(self, tracker: Tracker, key: int) -> None:
-        member, counts = tracker.count(key)
-        self._add_services(key, member, counts)
-        self._rendered[key] = (
-            tuple("".join(lines) for lines in zip(*render_gap(member, counts), strict=True)) or ("",) * 4
-        )
-
-    def _drop(self, key: int) -> None:
-        self._rendered.pop(key, None)
-        for place, count in self._service_parts.pop(key, {}).items():
-            self._services[place] -= count
-
-    def _add_services(self, key: int, member: Member, counts: Iterable[GapCounts]) -> None:
-        account = member.principal.account_id
-        for place, count in self._service_parts.pop(key, {}).items():
-            self._services[place] -= count
-        parts = {
-            (account, service, found.window): count for found in counts for service, count in found.services.items()
-        }
-        for place, count in parts.items():
-            self._services[place] = self._services.get(place, 0) + count
-        if parts:
-            self._service_parts[key] = parts
-
-    def _join(self, shard: int) -> None:
-        keys = sorted(self._keys[shard])
-        for at, name in enumerate(_GAP_FAMILIES):
-            text = "".join([self._rendered[key][at] for key in keys])
-            self._members[name, shard] = gzip.compress(text.encode(), 1) if text else b""
-
-    def _join_services(self) -> None:
-        lines = [
-            f'gapwatch_service_unused_grants{{account="{escape(account)}",service="{service}",window="{window}"}} {count}\n'
-            for (account, service, window), count in sorted(self._services.items())
-            if count
-        ]
-        self._services_member = gzip.compress("".join(lines).encode(), 1)
-
-    def _join_first_uses(self) -> None:
-        uses: list[FirstUse] = [use for tracker in self._trackers for use in tracker.first_uses]
-        if len(uses) > FIRST_USES_MAX:
-            uses = sorted(uses, key=lambda use: use.time)[-FIRST_USES_MAX:]
-        lines = [
-            f'gapwatch_first_use_timestamp_seconds{{account="{escape(use.account_id)}",principal="{escape(use.arn)}",'
-            f'action="{use.action}"}} {use.time}\n'
-            for use in sorted(uses, key=lambda use: (use.arn, use.action))
-        ]
-        self._first_uses_member = gzip.compress("".join(lines).encode(), 1)
-
-    def members(self) -> list[bytes]:
-        """All series as gzip members, each family whole."""
-        parts: list[bytes] = []
-        for name in _GAP_FAMILIES:
-            parts.append(self._heads[name])
-            parts += [found for shard in range(SHARDS) if (found := self._members.get((name, shard)))]
-        parts += (self._heads["gapwatch_service_unused_grants"], self._services_member)
-        parts += (self._heads["gapwatch_first_use_timestamp_seconds"], self._first_uses_member)
-        return [part for part in parts if part]
-
-
-def _head(name: str) -> bytes:
-    return f"# HELP {name} {ROWS[name].text}\n# TYPE {name} {ROWS[name].kind}\n".encode()
-
-
-def render_gap(member: Member, counts: Iterable[GapCounts]) -> Iterator[tuple[str, str, str, str]]:
-    """A principal's lines of the four gap families, one element a window."""
-    place = f'{{account="{escape(member.principal.account_id)}",principal="{escape(member.principal.arn)}",window="'
-    for found in counts:
-        window = f'{place}{found.window}"'
-        yield (
-            "".join(
-                f'gapwatch_gap_grants{window},verdict="{verdict}"}} {count}\n'
-                for verdict, count in found.verdicts.items()
-            ),
-            "".join(
-                f'gapwatch_gap_risk_grants{window},risk="{risk}"}} {count}\n' for risk, count in found.risks.items()
-            ),
-            f"gapwatch_gap_index{window}}} {found.index}\n",
-            f"gapwatch_gap_used_not_granted{window}}} {found.not_granted}\n" if found.not_granted else "",
-        )
+def write_head(name: str) -> str:
+    """The lines that a family begins with."""
+    return f"# HELP {name} {ROWS[name].text}\n# TYPE {name} {ROWS[name].kind}\n"
 
 
 @dataclass(slots=True)
@@ -254,8 +111,7 @@ class PipelineCollector(Collector):
         self._catalogue = catalogue
 
     def collect(self) -> Iterator[Metric]:
-        """The families of CATALOGUE that are not the gap's."""
-        """All families, as prometheus_client asks for them at a scrape."""
+        """The families of CATALOGUE that are not the gap's, as prometheus_client asks for them at a scrape."""
         tally, health, now = self._tally(), self._health, self._clock()
         yield _counter("gapwatch_records_total", "class", {name: tally.classes[name] for name in CLASSES})
         yield _counter("gapwatch_rejected_total", "reason", tally.rejected)
