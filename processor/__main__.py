@@ -118,6 +118,7 @@ def gather_settings(
     data_events: tuple[str, ...] = (),
     no_read_only: bool = False,
     run: dict[str, Any] | None = None,
+    alerts: dict[str, Any] | None = None,
 ) -> Settings:
     """The settings of a command: what its options say, over the environment and the file."""
     overlay: dict[str, Any] = {"windows": windows, "only": only, "skip": skip, "service_linked_roles": service_linked}
@@ -125,6 +126,8 @@ def gather_settings(
         overlay["logging"] = {"*": {"data_events": list(data_events), "read_only": not no_read_only}}
     if run:
         overlay["run"] = run
+    if alerts:
+        overlay["alerts"] = alerts
     return read_settings(config, overlay)
 
 
@@ -296,6 +299,8 @@ def explain(
 @choose_settings
 @click.option("--host", metavar="ADDRESS", help="Where to serve /metrics. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Its port; 0 takes a free one. Default: 9464.")
+@click.option("--exemptions", metavar="FILE", help="Who has answered for what, and the break-glass principals (TOML).")
+@click.option("--alertmanager", metavar="URL", help="Push first uses to this Alertmanager at once, besides the rules.")
 @choose_store
 @explain_failure
 def run(
@@ -304,6 +309,8 @@ def run(
     organizations: Sequence[str],
     host: str | None,
     port: int | None,
+    exemptions: str | None,
+    alertmanager: str | None,
     url: str | None,
     folder: Path | None,
     **narrowing: Any,
@@ -314,9 +321,13 @@ def run(
     """
     from processor.batch import read_inventories
     from processor.run import RunOrder, run_forever, stop_on_signals
+    from processor.watching import find_inventory_time, read_watching
 
-    settings = gather_settings(**narrowing, run={"host": host, "port": port})
-    order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations, warn))
+    alerts = {"exemptions": exemptions, "alertmanager": alertmanager}
+    settings = gather_settings(**narrowing, run={"host": host, "port": port}, alerts=alerts)
+    watching = read_watching(settings.alerts)
+    inventory = read_inventories(inventories, organizations, warn)
+    order = RunOrder(tuple(paths), settings, inventory, watching, find_inventory_time(inventories))
     place = choose_place(url, folder)
 
     async def run_here() -> int:

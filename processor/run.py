@@ -14,13 +14,15 @@ from prometheus_client import Histogram
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.tracker import Tracker
+from processor.core.watch import NOT_WATCHING, Watch, Watching
 from processor.opening import Opened, Place, load_loops, load_opened, open_store
 from processor.settings import Settings, dump_settings
 from processor.shell.follow import Follower, Slice
-from processor.shell.grants import write_grants
+from processor.shell.grants import load_inventory_times, write_grants, write_inventory_times
 from processor.shell.http import Handler, Server
 from processor.shell.metrics import GapText, Health, PipelineCollector, make_registry, render_pipeline
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
+from processor.shell.watch_text import render_keyed, render_watch
 
 FUTURE_SECONDS_MAX = 15 * 60
 """A record that is further ahead of the clock is rejected: its time would hold back every later verdict."""
@@ -45,11 +47,14 @@ class Held:
 
 @dataclass(slots=True)
 class RunOrder:
-    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics."""
+    """What `run` was asked for. `inventory_time` is when the inventory was taken (None: now); `clock` gives seconds since
+    1970; `pages` are served beside /metrics."""
 
     paths: tuple[str, ...]
     settings: Settings
     inventory: dict[int, InventoryPrincipal]
+    watching: Watching = NOT_WATCHING
+    inventory_time: int | None = None
     clock: Callable[[], float] = time.time
     pages: Mapping[str, Handler] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
@@ -65,6 +70,8 @@ class Runner:
         self.health = health
         self.text: GapText | None = None
         self.tracker: Tracker | None = None
+        self.watch: Watch | None = None
+        self.inventoried: dict[str, int] = {}
         self.opened: Opened | None = None
         self._recent: deque[tuple[int, int]] = deque()
 
@@ -75,14 +82,20 @@ class Runner:
         horizon = Horizon(spans_max=order.settings.run.horizon_hours + 1)
         opened = self.opened = await load_opened(self._store, order.settings, horizon, fresh=order.inventory)
         commands = write_grants(self._store, opened.catalogue, opened.inventory, order.inventory, int(clock()))
+        taken = int(clock()) if order.inventory_time is None else order.inventory_time
+        fresh_times = dict.fromkeys({found.account_id for found in order.inventory.values()}, taken)
+        self.inventoried = {**await load_inventory_times(self._store), **fresh_times}
+        commands += write_inventory_times(self._store, fresh_times)
         commands.append(("HSET", self._store.key(b"meta"), "settings", dump_settings(order.settings), "as_of", "0"))
         await opened.state.flush(commands)
         usages = opened.ledger.principals.values()
         fleet = opened.build_fleet(order.settings, None)
         tally = opened.pipeline.tally
         self._recent.append((tally.read, tally.classes["rejected"]))
-        self.tracker = Tracker(fleet, usages, min(tally.newest, int(clock())))
-        self.text = GapText(self.tracker)
+        as_of = min(tally.newest, int(clock()))
+        self.tracker = Tracker(fleet, usages, as_of, order.watching)
+        self.watch = Watch(fleet, usages, order.watching, int(clock()))
+        self.text = GapText(self.tracker, render_keyed)
         await self._refresh_text()
         self.health.flushed_at = clock()
         self.health.ready = True
@@ -144,6 +157,7 @@ class Runner:
         """Store what changed, then let the gap and the metrics follow what is stored."""
         assert self.opened is not None  # noqa: S101 - load came before
         assert self.tracker is not None  # noqa: S101 - load came before
+        assert self.watch is not None  # noqa: S101 - load came before
         clock = self._order.clock
         changed = [(usage, list(usage.dirty)) for usage in self.opened.ledger.dirty]
         if changed or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
@@ -151,13 +165,23 @@ class Runner:
                 await self.opened.state.flush()
             self.health.flushed_at = clock()
         self.health.waiting = False
-        for usage, actions in changed:
-            self.tracker.apply_uses(usage, actions)
-        self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
-        newest = self.opened.pipeline.tally.newest
         now = int(clock())
-        self.tracker.advance(now if follower.caught_up else min(newest, now))
+        as_of = now if follower.caught_up else min(self.opened.pipeline.tally.newest, now)
+        # Coverage comes first: it says which first uses are of principals that are learning.
+        self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
+        span = (self.tracker.as_of, max(as_of, self.tracker.as_of))
+        for usage, actions in changed:
+            self.tracker.apply_uses(usage, actions, now)
+            self.watch.apply_uses(usage, actions, span, now)
+        self.tracker.advance(as_of)
         await self._refresh_text()
+
+    def members(self) -> list[bytes]:
+        """The gap's metrics and those beside it as gzip members; nothing while nothing is loaded."""
+        if self.text is None or self.tracker is None or self.watch is None:
+            return []
+        exemptions, now = self._order.watching.exemptions, int(self._order.clock())
+        return [*self.text.members(), render_watch(self.tracker, self.watch, exemptions, self.inventoried, now)]
 
     async def _refresh_text(self) -> None:
         assert self.tracker is not None  # noqa: S101 - load came before
@@ -167,6 +191,7 @@ class Runner:
         self.health.as_of = self.tracker.as_of
         self.health.principals = len(self.tracker)
         self.health.first_uses_evicted = self.tracker.first_uses_evicted
+        self.health.first_uses_lost = self.tracker.first_uses_lost
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -267,7 +292,6 @@ def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Hi
     registry, flush_seconds = make_registry(PipelineCollector(tally, health, order.clock, load_catalogue().version))
 
     def members() -> list[bytes]:
-        text = held.runner.text if held.runner is not None else None
-        return [render_pipeline(registry), *(text.members() if text is not None else [])]
+        return [render_pipeline(registry), *(held.runner.members() if held.runner is not None else [])]
 
     return Server(members, lambda: None if health.ready else health.why_not, order.pages), flush_seconds

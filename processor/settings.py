@@ -18,6 +18,16 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
     poll_seconds = 0.5               # how often files are looked at, 0.05 to 60
     horizon_hours = 2                # how far back a duplicate is recognised, in hours of event time, 1 to 48
     reject_ratio_max = 0.1           # above this share of the last 10,000 records the process stops
+
+    [alerts]
+    exemptions = "exemptions.toml"   # who has answered for what, and the break-glass principals: core/exemptions.py
+    learning_days = 7                # how long a new principal's first uses are quiet, but for the gravest, 0 to 90
+    alertmanager = "http://127.0.0.1:9093"   # push first uses there, besides the rules; none by default
+    page_url = "https://gapwatch.example.com"       # what links in pushed alerts begin with, as external_labels do in
+    dashboards_url = "https://grafana.example.com"  # deploy/prometheus/prometheus.yml
+    runbooks_url = "https://example.com/runbooks"
+    [alerts.labels]                  # labels that Prometheus adds to what it sends (its external_labels): the same here
+    cluster = "eu"
 """
 
 import os
@@ -31,6 +41,7 @@ from msgspec import Meta, Struct
 
 from processor.core.gap import Logging, Window
 from processor.core.sessions import Scope
+from processor.core.watch import LEARNING_DAYS
 
 DAYS_MAX = 400
 Days = Annotated[int, Meta(ge=1, le=DAYS_MAX)]
@@ -58,6 +69,18 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     reject_ratio_max: Annotated[float, Meta(gt=0, le=1)] = 0.1
 
 
+class AlertsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told of, to whom, and with which links; see the module's text."""
+
+    exemptions: str = ""
+    learning_days: Annotated[int, Meta(ge=0, le=90)] = LEARNING_DAYS
+    alertmanager: Annotated[str, Meta(pattern=r"^($|https?://)")] = ""
+    page_url: str = ""
+    dashboards_url: str = ""
+    runbooks_url: str = ""
+    labels: dict[str, str] = {}
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """See the module's text for each key."""
 
@@ -67,6 +90,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     service_linked_roles: bool = False
     logging: dict[str, LoggingSettings] = {}
     run: RunSettings = RunSettings()
+    alerts: AlertsSettings = AlertsSettings()
 
     @property
     def gap_windows(self) -> tuple[Window, ...]:
@@ -106,8 +130,9 @@ def read_settings(path: str | None, overlay: Mapping[str, Any]) -> Settings:
 
 
 def dump_settings(settings: Settings) -> bytes:
-    """What a store keeps, so that `report` and `explain` see what the writer saw."""
-    return msgspec.json.encode(settings)
+    """What a store keeps, so that `report` and `explain` see what the writer saw. Where alerts go is not of it: an
+    address may hold a password."""
+    return msgspec.json.encode(msgspec.structs.replace(settings, alerts=AlertsSettings()))
 
 
 def load_settings(stored: bytes | str) -> Settings:

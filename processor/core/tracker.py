@@ -4,26 +4,29 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from processor.core.catalogue import RISKS
 from processor.core.fleet import Fleet, Member
 from processor.core.gap import PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
+from processor.core.privileged import gravest_risk, privileged_mask
 from processor.core.report import count_not_granted, granted_services
 from processor.core.sessions import key_of
 from processor.core.usage import PrincipalUsage
-
-PRIVILEGED = tuple(risk for risk in RISKS if risk not in ("data_access", "destructive"))
-"""The classes whose first use is worth a look: they change who may do what, or hide it."""
+from processor.core.watch import NOT_WATCHING, Watching, when_seen
 
 FIRST_USES_MAX = 1_000
+
+NEWS_SECONDS = 3_600
+"""How long a first use is news: the rules alert for as long, and one that is dropped before is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class GapCounts:
-    """What the metrics say of one principal and window. `services` counts unused grants by service."""
+    """What the metrics say of one principal and window. `services` counts unused grants by service; `exempt` counts those
+    of `risks` that somebody has answered for."""
 
     window: str
     verdicts: dict[str, int]
     risks: dict[str, int]
+    exempt: dict[str, int]
     index: float
     services: dict[str, int]
     not_granted: int
@@ -31,36 +34,42 @@ class GapCounts:
 
 @dataclass(frozen=True, slots=True)
 class FirstUse:
-    """A privileged action's first successful use by a principal."""
+    """A privileged action's first successful use by a principal. `risk` is its gravest class there; `quiet` says why it is no
+    news: `learning`, `exempt`, or `no`. `seen` is when it became news."""
 
     time: int
     account_id: str
     arn: str
     action: str
+    risk: str
+    quiet: str
+    seen: int
 
 
 class Tracker:
     """Follows the fleet from `as_of` on. `changed` holds the keys of principals whose counts may be other than last told."""
 
-    def __init__(self, fleet: Fleet, usages: Iterable[PrincipalUsage], as_of: int) -> None:
+    def __init__(
+        self, fleet: Fleet, usages: Iterable[PrincipalUsage], as_of: int, watching: Watching = NOT_WATCHING
+    ) -> None:
         self.fleet = fleet
         self.as_of = as_of
         self.changed: set[int] = set()
         self.first_uses_evicted = 0
+        self.first_uses_lost = 0
+        self._watching = watching
+        self._next_expiry = watching.exemptions.next_expiry(as_of)
         self._gaps: dict[int, PrincipalGap] = {}
         self._turns: list[tuple[int, int]] = []
         self._by_account: dict[str, set[int]] = {}
         self._first_uses: dict[tuple[int, int], FirstUse] = {}
-        self._privileged = 0
-        for risk in PRIVILEGED:
-            self._privileged |= fleet.catalogue.risk_masks[risk]
-        for path in fleet.catalogue.paths:
-            self._privileged |= path.mask
+        self._privileged = privileged_mask(fleet.catalogue)
         for member in fleet.members():
             self._add(key_of(member.principal), member)
-        first = sorted(self._find_first_uses(usages), key=lambda found: found[1].time)
-        for place, use in first[-FIRST_USES_MAX:]:
-            self._first_uses[place] = use
+        first = heapq.nlargest(FIRST_USES_MAX, self._find_first_uses(usages), key=lambda found: found[0])
+        for _, usage, action in reversed(first):
+            place = int.from_bytes(usage.key, "big"), action
+            self._first_uses[place] = self._make_first_use(*place, usage, None)
 
     def _add(self, key: int, member: Member) -> PrincipalGap:
         gap = self._gaps[key] = self.fleet.gap_of(member, self.as_of)
@@ -69,8 +78,8 @@ class Tracker:
         self.changed.add(key)
         return gap
 
-    def apply_uses(self, usage: PrincipalUsage, actions: Iterable[int]) -> None:
-        """Take in that some cells of a principal changed."""
+    def apply_uses(self, usage: PrincipalUsage, actions: Iterable[int], now: int | None = None) -> None:
+        """Take in that some cells of a principal changed. `now` is the clock's time, of which first uses become news."""
         key = int.from_bytes(usage.key, "big")
         gap = self._gaps.get(key)
         if gap is None:
@@ -86,7 +95,7 @@ class Tracker:
                 if self.fleet.note_seen(usage.principal.account_id, action):
                     self.changed |= self._by_account[usage.principal.account_id]
             if self._privileged >> action & 1 and cell.last_success and (key, action) not in self._first_uses:
-                self._note_first_use(key, usage, action)
+                self._note_first_use(key, usage, action, now)
         if gap.turns_at < turned:
             heapq.heappush(self._turns, (gap.turns_at, key))
 
@@ -104,6 +113,9 @@ class Tracker:
         if as_of <= self.as_of:
             return
         self.as_of = as_of
+        if self._next_expiry <= as_of:
+            self._next_expiry = self._watching.exemptions.next_expiry(as_of)
+            self.changed.update(self._gaps)
         while self._turns and self._turns[0][0] <= as_of:
             turn, key = heapq.heappop(self._turns)
             gap = self._gaps[key]
@@ -125,6 +137,7 @@ class Tracker:
         catalogue = self.fleet.catalogue
         escalation = catalogue.escalation_mask(granted)
         verdicts = self.fleet.verdicts_of(member, self._gaps[key], self.as_of)
+        exempt = self._watching.exemptions.exempt_mask(catalogue, member.principal.arn, "unused", self.as_of)
         counts = []
         for window, judged in zip(self.fleet.windows, verdicts, strict=True):
             counts.append(
@@ -132,6 +145,7 @@ class Tracker:
                     window.label,
                     {name: getattr(judged, name).bit_count() for name in _VERDICTS},
                     count_risks(catalogue, judged.unused, escalation),
+                    count_risks(catalogue, judged.unused & exempt, escalation) if exempt else {},
                     gap_index(catalogue, judged, granted, escalation),
                     self._count_services(judged),
                     count_not_granted(member, self.as_of - window.seconds),
@@ -146,27 +160,42 @@ class Tracker:
     def first_uses(self) -> Sequence[FirstUse]:
         return list(self._first_uses.values())
 
-    def _find_first_uses(self, usages: Iterable[PrincipalUsage]) -> Iterator[tuple[tuple[int, int], FirstUse]]:
+    def _find_first_uses(self, usages: Iterable[PrincipalUsage]) -> Iterator[tuple[int, PrincipalUsage, int]]:
         for usage in usages:
-            key = int.from_bytes(usage.key, "big")
             for action, cell in usage.cells.items():
                 if self._privileged >> action & 1 and cell.last_success:
-                    yield (key, action), self._make_first_use(usage, action)
+                    yield cell.first_success, usage, action
 
-    def _make_first_use(self, usage: PrincipalUsage, action: int) -> FirstUse:
-        name = self.fleet.catalogue.names[action]
-        principal = usage.principal
-        return FirstUse(usage.cells[action].first_success, principal.account_id, principal.arn, name)
+    def _make_first_use(self, key: int, action: int, usage: PrincipalUsage, now: int | None) -> FirstUse:
+        catalogue, principal = self.fleet.catalogue, usage.principal
+        member = self.fleet.member(key)
+        time = usage.cells[action].first_success
+        exempt = self._watching.exemptions.exempt_mask(catalogue, principal.arn, "first_use", time)
+        learning = time < self._watching.learning_until(self.fleet, member)
+        return FirstUse(
+            time,
+            principal.account_id,
+            principal.arn,
+            catalogue.names[action],
+            gravest_risk(catalogue, action, None if member.granted is None else member.granted.granted),
+            "exempt" if exempt >> action & 1 else "learning" if learning else "no",
+            when_seen(time, now),
+        )
 
-    def _note_first_use(self, key: int, usage: PrincipalUsage, action: int) -> None:
+    def _note_first_use(self, key: int, usage: PrincipalUsage, action: int, now: int | None) -> None:
         """Keep it, if it is newer than the oldest kept; a use that an eviction dropped is not new again."""
-        found = self._make_first_use(usage, action)
+        found = self._make_first_use(key, action, usage, now)
         if len(self._first_uses) >= FIRST_USES_MAX:
             oldest = min(self._first_uses, key=lambda place: self._first_uses[place].time)
-            if found.time <= self._first_uses[oldest].time:
+            dropped = self._first_uses[oldest]
+            if found.time <= dropped.time:
+                dropped = found
+            else:
+                del self._first_uses[oldest]
+                self.first_uses_evicted += 1
+            self.first_uses_lost += now is not None and dropped.seen > now - NEWS_SECONDS
+            if dropped is found:
                 return
-            del self._first_uses[oldest]
-            self.first_uses_evicted += 1
         self._first_uses[key, action] = found
 
     def __contains__(self, key: int) -> bool:

@@ -11,9 +11,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from processor.core.exemptions import Exemptions
 from processor.core.fleet import inventory_by_key
 from processor.core.inventory import read_inventory
 from processor.core.organizations import read_organization
+from processor.core.watch import Watching
 from processor.demo.company import Company, build_company
 from processor.demo.page import POLICY, render_page
 from processor.demo.stories import Story
@@ -70,7 +72,9 @@ def make_order(company: Company, log: Path, port: int) -> RunOrder:
     )
     inventory = inventory_by_key(read_inventory(documents, load_catalogue(), [tree]))
     held = Held()
-    return RunOrder((str(log),), settings, inventory, pages=make_pages(held, company.stories()), held=held)
+    watching = Watching(Exemptions(break_glass=("arn:aws:iam::*:role/break-glass",)))
+    pages = make_pages(held, company.stories())
+    return RunOrder((str(log),), settings, inventory, watching, pages=pages, held=held)
 
 
 def make_pages(held: Held, stories: list[Story]) -> dict[str, Callable[[web.Request], Any]]:

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from processor.core.fleet import Member
 from processor.core.sessions import SHARDS, shard_of
 from processor.core.tally import CLASSES, Tally
-from processor.core.tracker import FirstUse, GapCounts, Tracker
+from processor.core.tracker import GapCounts, Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,52 @@ CATALOGUE = (
         "Actions that succeeded though no policy read here grants them; no series where there are none.",
     ),
     MetricRow(
+        "gapwatch_gap_exempt_grants", "gauge", ("account", "principal", "window", "risk"),
+        "Those of gapwatch_gap_risk_grants that an exemption covers or a break-glass principal has; no series where none.",
+    ),
+    MetricRow(
+        "gapwatch_principal_info", "gauge", ("account", "principal", "key", "kind", "inventory"),
+        "1 for each principal, with its key (the page's address) and whether an inventory lists it.",
+    ),
+    MetricRow(
         "gapwatch_service_unused_grants", "gauge", ("account", "service", "window"),
         "Unused granted actions of all principals of an account, by service.",
     ),
     MetricRow(
-        "gapwatch_first_use_timestamp_seconds", "gauge", ("account", "principal", "action"),
-        "When a privileged action was first used by a principal; the newest 1,000.",
+        "gapwatch_first_use_timestamp_seconds", "gauge", ("account", "principal", "action", "risk", "quiet"),
+        "When a privileged action was first used by a principal; the newest 1,000. risk: its gravest class; quiet: no, or why.",
+    ),
+    MetricRow(
+        "gapwatch_first_use_seen_timestamp_seconds", "gauge", ("account", "principal", "action", "risk", "quiet"),
+        "When that became news: the time it was met, where that was within a day of the event; else the event's.",
     ),
     MetricRow("gapwatch_first_use_evicted_total", "counter", (), "First uses that were dropped for newer ones."),
+    MetricRow("gapwatch_first_use_lost_total", "counter", (), "First uses that were dropped while they were news."),
+    MetricRow(
+        "gapwatch_learning_until_timestamp_seconds", "gauge", ("account", "principal"),
+        "Until when a principal is learning: its first uses are quiet but for the gravest classes.",
+    ),
+    MetricRow(
+        "gapwatch_denied_privileged_total", "counter", ("account", "principal", "risk"),
+        "Refused calls of actions that have a privileged class, by the gravest.",
+    ),
+    MetricRow(
+        "gapwatch_denied_privileged_recent", "gauge", ("account", "principal"),
+        "Refused calls of privileged actions within ten minutes of event time.",
+    ),
+    MetricRow("gapwatch_break_glass_use_timestamp_seconds", "gauge", ("account", "principal"), "The last break-glass use."),
+    MetricRow(
+        "gapwatch_break_glass_seen_timestamp_seconds", "gauge", ("account", "principal"),
+        "When that became news, as for first uses.",
+    ),
+    MetricRow("gapwatch_account_newest_use_timestamp_seconds", "gauge", ("account",), "The newest use by its principals."),
+    MetricRow(
+        "gapwatch_account_covered_since_timestamp_seconds", "gauge", ("account",),
+        "Since when an account's log is known to be complete.",
+    ),
+    MetricRow("gapwatch_inventory_timestamp_seconds", "gauge", ("account",), "When an account's inventory was taken."),
+    MetricRow("gapwatch_exemption_expiry_timestamp_seconds", "gauge", ("exemption", "owner"), "When an exemption ends."),
+    MetricRow("gapwatch_window_seconds", "gauge", ("window",), "The windows that are kept, and how long they are."),
     MetricRow("gapwatch_records_total", "counter", ("class",), "CloudTrail records read, by what became of them."),
     MetricRow("gapwatch_rejected_total", "counter", ("reason",), "Records that could not be used, by reason."),
     MetricRow("gapwatch_late_total", "counter", (), "Uses older than the duplicates' horizon: not counted, but noted."),
@@ -69,7 +107,8 @@ CATALOGUE = (
 )  # fmt: skip
 
 ROWS = {row.name: row for row in CATALOGUE}
-_GAP_FAMILIES = tuple(row.name for row in CATALOGUE[:4])
+_GAP_FAMILIES = tuple(row.name for row in CATALOGUE[:5])
+_KEYED = "gapwatch_principal_info"
 
 
 def find_version() -> str:
@@ -88,16 +127,16 @@ def escape(text: str) -> str:
 class GapText:
     """The gap's series as text, by family and shard."""
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, render_keyed: Callable[[Member], str]) -> None:
         self._tracker = tracker
+        self._render_keyed = render_keyed
         self._rendered: dict[int, tuple[str, ...]] = {}
         self._keys: dict[int, set[int]] = {shard: set() for shard in range(SHARDS)}
         self._members: dict[tuple[str, int], bytes] = {}
         self._services: dict[tuple[str, str, str], int] = {}
         self._service_parts: dict[int, dict[tuple[str, str, str], int]] = {}
         self._services_member = b""
-        self._first_uses_member = b""
-        self._heads = {name: gzip.compress(_head(name), 1) for name in ROWS}
+        self._heads = {name: gzip.compress(write_head(name).encode(), 1) for name in ROWS}
 
     def refresh(self) -> Iterator[None]:
         """Render what changed, one shard a step, so that the caller can let others go on in between."""
@@ -114,14 +153,12 @@ class GapText:
             yield
         if changed:
             self._join_services()
-        self._join_first_uses(self._tracker.first_uses)
 
     def _render(self, key: int) -> None:
         member, counts = self._tracker.count(key)
         self._add_services(key, member, counts)
-        self._rendered[key] = (
-            tuple("".join(lines) for lines in zip(*render_gap(member, counts), strict=True)) or ("",) * 4
-        )
+        gap = tuple("".join(lines) for lines in zip(*render_gap(member, counts), strict=True))
+        self._rendered[key] = (*(gap or ("",) * len(_GAP_FAMILIES)), self._render_keyed(member))
 
     def _add_services(self, key: int, member: Member, counts: Iterable[GapCounts]) -> None:
         account = member.principal.account_id
@@ -137,7 +174,7 @@ class GapText:
 
     def _join(self, shard: int) -> None:
         keys = sorted(self._keys[shard])
-        for at, name in enumerate(_GAP_FAMILIES):
+        for at, name in enumerate((*_GAP_FAMILIES, _KEYED)):
             text = "".join([self._rendered[key][at] for key in keys])
             self._members[name, shard] = gzip.compress(text.encode(), 1) if text else b""
 
@@ -149,31 +186,23 @@ class GapText:
         ]
         self._services_member = gzip.compress("".join(lines).encode(), 1)
 
-    def _join_first_uses(self, uses: Iterable[FirstUse]) -> None:
-        lines = [
-            f'gapwatch_first_use_timestamp_seconds{{account="{escape(use.account_id)}",principal="{escape(use.arn)}",'
-            f'action="{use.action}"}} {use.time}\n'
-            for use in sorted(uses, key=lambda use: (use.arn, use.action))
-        ]
-        self._first_uses_member = gzip.compress("".join(lines).encode(), 1)
-
     def members(self) -> list[bytes]:
         """All series as gzip members, each family whole."""
         parts: list[bytes] = []
-        for name in _GAP_FAMILIES:
+        for name in (*_GAP_FAMILIES, _KEYED):
             parts.append(self._heads[name])
             parts += [found for shard in range(SHARDS) if (found := self._members.get((name, shard)))]
         parts += (self._heads["gapwatch_service_unused_grants"], self._services_member)
-        parts += (self._heads["gapwatch_first_use_timestamp_seconds"], self._first_uses_member)
         return [part for part in parts if part]
 
 
-def _head(name: str) -> bytes:
-    return f"# HELP {name} {ROWS[name].text}\n# TYPE {name} {ROWS[name].kind}\n".encode()
+def write_head(name: str) -> str:
+    """The lines that a family begins with."""
+    return f"# HELP {name} {ROWS[name].text}\n# TYPE {name} {ROWS[name].kind}\n"
 
 
-def render_gap(member: Member, counts: Iterable[GapCounts]) -> Iterator[tuple[str, str, str, str]]:
-    """A principal's lines of the four gap families, one element a window."""
+def render_gap(member: Member, counts: Iterable[GapCounts]) -> Iterator[tuple[str, ...]]:
+    """A principal's lines of the five gap families, one element a window."""
     place = f'{{account="{escape(member.principal.account_id)}",principal="{escape(member.principal.arn)}",window="'
     for found in counts:
         window = f'{place}{found.window}"'
@@ -187,6 +216,9 @@ def render_gap(member: Member, counts: Iterable[GapCounts]) -> Iterator[tuple[st
             ),
             f"gapwatch_gap_index{window}}} {found.index}\n",
             f"gapwatch_gap_used_not_granted{window}}} {found.not_granted}\n" if found.not_granted else "",
+            "".join(
+                f'gapwatch_gap_exempt_grants{window},risk="{risk}"}} {count}\n' for risk, count in found.exempt.items()
+            ),
         )
 
 
@@ -201,6 +233,7 @@ class Health:
     flushed_at: float = 0.0
     principals: int = 0
     first_uses_evicted: int = 0
+    first_uses_lost: int = 0
 
 
 class PipelineCollector(Collector):
@@ -213,22 +246,21 @@ class PipelineCollector(Collector):
         self._catalogue = catalogue
 
     def collect(self) -> Iterator[Metric]:
-        """The families of CATALOGUE that are not the gap's."""
-        """All families, as prometheus_client asks for them at a scrape."""
+        """The pipeline's families, as prometheus_client asks for them at a scrape."""
         tally, health, now = self._tally(), self._health, self._clock()
         yield _counter("gapwatch_records_total", "class", {name: tally.classes[name] for name in CLASSES})
         yield _counter("gapwatch_rejected_total", "reason", tally.rejected)
         yield _plain("gapwatch_late_total", tally.late)
         yield _plain("gapwatch_first_use_evicted_total", health.first_uses_evicted)
+        yield _plain("gapwatch_first_use_lost_total", health.first_uses_lost)
         yield _plain("gapwatch_newest_event_timestamp_seconds", tally.newest)
         yield _plain("gapwatch_as_of_timestamp_seconds", health.as_of)
         yield _plain("gapwatch_lag_seconds", max(0.0, now - health.as_of) if health.as_of else 0.0)
         yield _plain("gapwatch_flush_age_seconds", max(0.0, now - health.flushed_at) if health.flushed_at else 0.0)
         yield _plain("gapwatch_principals", health.principals)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
-        info = GaugeMetricFamily(
-            "gapwatch_build_info", ROWS["gapwatch_build_info"].text, labels=("version", "catalogue")
-        )
+        row = ROWS["gapwatch_build_info"]
+        info = GaugeMetricFamily(row.name, row.text, labels=row.labels)
         info.add_metric((find_version(), self._catalogue), 1)
         yield info
 
