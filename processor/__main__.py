@@ -321,6 +321,7 @@ def run(
     """
     from processor.batch import read_inventories
     from processor.run import RunOrder, run_forever, stop_on_signals
+    from processor.shell.push import build_pusher
     from processor.watching import find_inventory_time, read_watching
 
     alerts = {"exemptions": exemptions, "alertmanager": alertmanager}
@@ -328,6 +329,7 @@ def run(
     watching = read_watching(settings.alerts)
     inventory = read_inventories(inventories, organizations, warn)
     order = RunOrder(tuple(paths), settings, inventory, watching, find_inventory_time(inventories))
+    order.pusher = build_pusher(settings.alerts, warn)
     place = choose_place(url, folder)
 
     async def run_here() -> int:

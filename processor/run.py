@@ -21,6 +21,7 @@ from processor.shell.follow import Follower, Slice
 from processor.shell.grants import load_inventory_times, write_grants, write_inventory_times
 from processor.shell.http import Handler, Server
 from processor.shell.metrics import GapText, Health, PipelineCollector, make_registry, render_pipeline
+from processor.shell.push import Pusher
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
 from processor.shell.watch_text import render_keyed, render_watch
 
@@ -55,6 +56,7 @@ class RunOrder:
     inventory: dict[int, InventoryPrincipal]
     watching: Watching = NOT_WATCHING
     inventory_time: int | None = None
+    pusher: Pusher | None = None
     clock: Callable[[], float] = time.time
     pages: Mapping[str, Handler] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
@@ -192,6 +194,8 @@ class Runner:
         self.health.principals = len(self.tracker)
         self.health.first_uses_evicted = self.tracker.first_uses_evicted
         self.health.first_uses_lost = self.tracker.first_uses_lost
+        if self._order.pusher is not None:
+            self._order.pusher.note(self.tracker.first_uses)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -212,6 +216,9 @@ async def run_forever(
     server, flush_seconds = make_server(order, health, held)
     await server.start(order.settings.run.host, order.settings.run.port)
     started(server.url)
+    if order.pusher is not None:
+        health.pushed = order.pusher.counts
+        order.pusher.start()
 
     def wait(text: str) -> None:
         if not health.waiting:
@@ -225,11 +232,13 @@ async def run_forever(
                     await hold_once(order, store, place, health, held, stopping, flush_seconds, warn)
                 except StoreLost as error:
                     warn(f"{error}; starting again from what it holds")
-                    health.ready, health.why_not = False, "the store was lost: starting again"
+                    health.ready, health.why_not, health.as_of = False, "the store was lost: starting again", 0
 
     try:
         await end_in_time(asyncio.ensure_future(hold()), stopping, warn)
     finally:
+        if order.pusher is not None:
+            await order.pusher.stop()
         await server.stop()
     return 0
 

@@ -27,6 +27,8 @@ LONG_MODULES = {
         "one language: documents, patterns and what Allow and Deny leave of each other",
     ),
     "processor/core/stream.py": (340, "one scanner; its parts share the buffer and are read side by side"),
+    "processor/run.py": (320, "one hold of a store from its claim to its loss, and what looks on meanwhile"),
+    "processor/shell/metrics.py": (320, "the catalogue, one row a family, and the two ways in which it is served"),
     "processor/shell/embedded.py": (520, "finding, starting, watching and ending a server, on Linux and macOS"),
     "processor/shell/redis.py": (350, "the store's layout and every command on it, explained where they are made"),
 }

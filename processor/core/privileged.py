@@ -38,3 +38,8 @@ def gravest_risk(catalogue: Catalogue, action: int, granted: int | None) -> str:
         if path.mask & bit and (granted is None or granted & path.mask == path.mask):
             return GRAVITY[0]
     return next((risk for risk in GRAVITY if catalogue.risk_masks[risk] & bit), ESCALATION_PART)
+
+
+def is_told(risk: str, quiet: str) -> bool:
+    """Whether a first use is told at once: as the rule GapwatchPrivilegedFirstUse has it."""
+    return (quiet == "no" and risk != ESCALATION_PART) or (quiet == "learning" and risk in LOUD)

@@ -35,8 +35,9 @@ class GapCounts:
 @dataclass(frozen=True, slots=True)
 class FirstUse:
     """A privileged action's first successful use by a principal. `risk` is its gravest class there; `quiet` says why it is no
-    news: `learning`, `exempt`, or `no`. `seen` is when it became news."""
+    news: `learning`, `exempt`, or `no`. `seen` is when it became news, `key` the principal's."""
 
+    key: int
     time: int
     account_id: str
     arn: str
@@ -173,6 +174,7 @@ class Tracker:
         exempt = self._watching.exemptions.exempt_mask(catalogue, principal.arn, "first_use", time)
         learning = time < self._watching.learning_until(self.fleet, member)
         return FirstUse(
+            key,
             time,
             principal.account_id,
             principal.arn,

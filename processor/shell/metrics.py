@@ -6,7 +6,7 @@ joins what is there, and Prometheus reads members one after another as one text.
 
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
@@ -92,6 +92,7 @@ CATALOGUE = (
     ),
     MetricRow("gapwatch_inventory_timestamp_seconds", "gauge", ("account",), "When an account's inventory was taken."),
     MetricRow("gapwatch_exemption_expiry_timestamp_seconds", "gauge", ("exemption", "owner"), "When an exemption ends."),
+    MetricRow("gapwatch_pushed_total", "counter", ("outcome",), "Posts to Alertmanager by gapwatch itself: sent or failed."),
     MetricRow("gapwatch_window_seconds", "gauge", ("window",), "The windows that are kept, and how long they are."),
     MetricRow("gapwatch_records_total", "counter", ("class",), "CloudTrail records read, by what became of them."),
     MetricRow("gapwatch_rejected_total", "counter", ("reason",), "Records that could not be used, by reason."),
@@ -234,6 +235,7 @@ class Health:
     principals: int = 0
     first_uses_evicted: int = 0
     first_uses_lost: int = 0
+    pushed: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0})
 
 
 class PipelineCollector(Collector):
@@ -253,6 +255,7 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_late_total", tally.late)
         yield _plain("gapwatch_first_use_evicted_total", health.first_uses_evicted)
         yield _plain("gapwatch_first_use_lost_total", health.first_uses_lost)
+        yield _counter("gapwatch_pushed_total", "outcome", health.pushed)
         yield _plain("gapwatch_newest_event_timestamp_seconds", tally.newest)
         yield _plain("gapwatch_as_of_timestamp_seconds", health.as_of)
         yield _plain("gapwatch_lag_seconds", max(0.0, now - health.as_of) if health.as_of else 0.0)
