@@ -57,7 +57,15 @@ def build_role() -> Json:
             ),
         ],
         [
-            (12, 8, lines("Gap index over time", "By window.", (f"max by (window) (gapwatch_gap_index{{{ONE}}})", "{{window}}"))),
+            (
+                12,
+                8,
+                lines(
+                    "Gap index over time",
+                    "By window.",
+                    (f"max by (window) (gapwatch_gap_index{{{ONE}}})", "{{window}}"),
+                ),
+            ),
             (
                 12,
                 8,
