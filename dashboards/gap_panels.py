@@ -9,7 +9,7 @@ def build_gap() -> Json:
     grants = f"max by (account, principal, verdict) (gapwatch_gap_grants{{{HERE}}})"
     unused = f'max by (account, principal) (gapwatch_gap_grants{{{HERE},verdict="unused"}})'
     first = 'max by (account, principal, action, risk) (gapwatch_first_use_timestamp_seconds{account=~"$account"})'
-    moved = f'delta(gapwatch_gap_grants{{{HERE},verdict="unused"}}[$__range])'
+    moved = f'round(max by (account, principal) (delta(gapwatch_gap_grants{{{HERE},verdict="unused"}}[$__range])))'
     rows = [
         [
             (
@@ -73,7 +73,7 @@ def build_gap() -> Json:
         ],
         [
             (
-                12,
+                10,
                 10,
                 table(
                     "Worst roles",
@@ -86,7 +86,7 @@ def build_gap() -> Json:
                 ),
             ),
             (
-                12,
+                14,
                 10,
                 table(
                     "Newly used",
@@ -140,8 +140,8 @@ def build_gap() -> Json:
                 8,
                 table(
                     "What changed",
-                    "The greatest changes of unused grants in the time that is shown: above 0 the gap has widened.",
-                    f"sort_desc(topk(25, abs(max by (account, principal) ({moved}))))",
+                    "The greatest changes of unused grants in the time that is shown: above 0 the gap widened, below it closed.",
+                    f"sort_desc(topk(12, {moved}) or bottomk(12, {moved}))",
                     "account principal",
                     "change",
                     "locale",

@@ -16,10 +16,10 @@ def build_oncall() -> Json:
     seen = 'max by (account, principal, action, risk) (gapwatch_first_use_seen_timestamp_seconds{quiet!="exempt"})'
     rows = [
         [
-            (3, 4, stat("Answers", "How many gapwatches answer scrapes.", 'sum(up{job="gapwatch"})', "none")),
-            (3, 4, stat("Verdicts' age", "Above two minutes it is behind.", "max(gapwatch:as_of_age_seconds)", "s")),
+            (4, 4, stat("Answers", "How many gapwatches answer scrapes.", 'sum(up{job="gapwatch"})', "none")),
+            (4, 4, stat("Verdicts' age", "Above two minutes it is behind.", "max(gapwatch:as_of_age_seconds)", "s")),
             (
-                3,
+                4,
                 4,
                 stat(
                     "Newest record",
@@ -29,15 +29,12 @@ def build_oncall() -> Json:
                 ),
             ),
             (
-                3,
+                4,
                 4,
                 stat("Store waiting", "1 while Redis is away or full.", "max(gapwatch_store_waiting)", "none", "bad"),
             ),
-            (12, 8, words("First things to check", FIRST_THINGS)),
-        ],
-        [
             (
-                6,
+                4,
                 4,
                 stat(
                     "Firing pages",
@@ -48,7 +45,7 @@ def build_oncall() -> Json:
                 ),
             ),
             (
-                6,
+                4,
                 4,
                 stat(
                     "Firing tickets",
@@ -60,7 +57,7 @@ def build_oncall() -> Json:
         ],
         [
             (
-                12,
+                13,
                 9,
                 table(
                     "What fires",
@@ -71,8 +68,11 @@ def build_oncall() -> Json:
                     "none",
                 ),
             ),
+            (11, 9, words("First things to check", FIRST_THINGS)),
+        ],
+        [
             (
-                12,
+                24,
                 9,
                 table(
                     "Newest first uses",

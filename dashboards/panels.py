@@ -49,6 +49,7 @@ def stat(title: str, text: str, expr: str, unit: str = "none", colors: str = "",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "graphMode": "none",
         "colorMode": "value",
+        "textMode": "value_and_name" if legend else "auto",
     }
     return panel("stat", title, text, unit, [target(expr, legend, instant=True)], options=options, defaults=defaults)
 
@@ -77,7 +78,9 @@ def bars(title: str, text: str, expr: str, legend: str, unit: str = "none") -> J
 def table(title: str, text: str, expr: str, columns: str, value: str, unit: str, link: str = "") -> Json:
     """Rows of an instant query: `columns` are the labels that are shown, in that order, then the value by its name."""
     shown = columns.split()
-    overrides = [{"matcher": {"id": "byName", "options": name}, "properties": [_text()]} for name in shown]
+    overrides = [_style(name) for name in shown]
+    if value in WIDTHS:
+        overrides.append({"matcher": {"id": "byName", "options": value}, "properties": [_widen(value)]})
     if link:
         overrides[shown.index("principal")]["properties"].append(
             {"id": "links", "value": [{"title": "Open the role", "url": link}]}
@@ -102,9 +105,23 @@ def table(title: str, text: str, expr: str, columns: str, value: str, unit: str,
     )
 
 
-def _text() -> Json:
-    """An account's id is no number of billions."""
-    return {"id": "unit", "value": "string"}
+WIDTHS = {
+    "account": 125, "risk": 165, "severity": 80, "quiet": 90, "key": 160, "kind": 60, "gap index": 90, "first used": 170,
+    "seen": 170, "last used": 170, "change": 100, "refused": 80, "alerts": 80, "holds for": 110,
+}  # fmt: skip
+"""In pixels; the other columns, a principal's ARN above all, have what is left."""
+
+
+def _style(column: str) -> Json:
+    """A label is a text: an account's id is no number of billions."""
+    properties: list[Json] = [{"id": "unit", "value": "string"}]
+    if column in WIDTHS:
+        properties.append(_widen(column))
+    return {"matcher": {"id": "byName", "options": column}, "properties": properties}
+
+
+def _widen(column: str) -> Json:
+    return {"id": "custom.width", "value": WIDTHS[column]}
 
 
 def words(title: str, content: str) -> Json:

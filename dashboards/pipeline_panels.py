@@ -2,6 +2,8 @@
 
 from panels import Json, dashboard, lines, stat, table
 
+NONE = 'label_replace(vector(0), "reason", "none", "", "")'
+
 
 def build_pipeline() -> Json:
     """Rate, errors, duration; utilisation, saturation, errors: the program itself."""
@@ -53,7 +55,7 @@ def build_pipeline() -> Json:
                 stat(
                     "Rejected",
                     "Share of the last ten minutes' records.",
-                    "gapwatch:rejected:ratio_10m or vector(0)",
+                    "max(gapwatch:rejected:ratio_10m) or vector(0)",
                     "percentunit",
                 ),
             ),
@@ -77,7 +79,7 @@ def build_pipeline() -> Json:
                 lines(
                     "Rejected and late",
                     "By reason; late: older than the duplicates' horizon.",
-                    (f"sum by (reason) (rate(gapwatch_rejected_total{rate})) or vector(0)", "{{reason}}"),
+                    (f"sum by (reason) (rate(gapwatch_rejected_total{rate})) or {NONE}", "{{reason}}"),
                     (f"sum(rate(gapwatch_late_total{rate}))", "late"),
                     unit="cps",
                 ),

@@ -2,6 +2,8 @@
 
 from panels import ACCOUNT, ONE, PAGE, PRINCIPAL, Json, bars, dashboard, lines, stat, table
 
+NONE = 'label_replace(vector(0), "risk", "none", "", "")'
+
 
 def build_role() -> Json:
     """One principal in all windows."""
@@ -107,7 +109,7 @@ def build_role() -> Json:
                     "Refused privileged calls",
                     "By risk class, ten minutes each.",
                     (
-                        f"sum by (risk) (increase(gapwatch_denied_privileged_total{{{ONE}}}[10m])) or vector(0)",
+                        f"sum by (risk) (increase(gapwatch_denied_privileged_total{{{ONE}}}[10m])) or {NONE}",
                         "{{risk}}",
                     ),
                     unit="locale",
