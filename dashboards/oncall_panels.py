@@ -105,7 +105,7 @@ def build_oncall() -> Json:
                 table(
                     "Refused privileged calls",
                     "Within ten minutes, by principal.",
-                    "sort_desc(topk(15, max by (account, principal) (gapwatch_denied_privileged_recent)))",
+                    "sort_desc(topk(15, max by (account, principal) (gapwatch_denied_privileged_recent)) or vector(0))",
                     "account principal",
                     "refused",
                     "locale",

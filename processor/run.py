@@ -23,7 +23,7 @@ from processor.shell.http import Handler, Server
 from processor.shell.metrics import GapText, Health, PipelineCollector, make_registry, render_pipeline
 from processor.shell.push import Pusher
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
-from processor.shell.watch_text import render_keyed, render_watch
+from processor.shell.watch_text import WatchText, render_keyed
 
 FUTURE_SECONDS_MAX = 15 * 60
 """A record that is further ahead of the clock is rejected: its time would hold back every later verdict."""
@@ -73,6 +73,7 @@ class Runner:
         self.text: GapText | None = None
         self.tracker: Tracker | None = None
         self.watch: Watch | None = None
+        self.watch_text: WatchText | None = None
         self.inventoried: dict[str, int] = {}
         self.opened: Opened | None = None
         self._recent: deque[tuple[int, int]] = deque()
@@ -98,6 +99,7 @@ class Runner:
         self.tracker = Tracker(fleet, usages, as_of, order.watching)
         self.watch = Watch(fleet, usages, order.watching, int(clock()))
         self.text = GapText(self.tracker, render_keyed)
+        self.watch_text = WatchText(self.tracker, self.watch, order.watching.exemptions, self.inventoried)
         await self._refresh_text()
         self.health.flushed_at = clock()
         self.health.ready = True
@@ -180,15 +182,15 @@ class Runner:
 
     def members(self) -> list[bytes]:
         """The gap's metrics and those beside it as gzip members; nothing while nothing is loaded."""
-        if self.text is None or self.tracker is None or self.watch is None:
+        if self.text is None or self.watch_text is None:
             return []
-        exemptions, now = self._order.watching.exemptions, int(self._order.clock())
-        return [*self.text.members(), render_watch(self.tracker, self.watch, exemptions, self.inventoried, now)]
+        return [*self.text.members(), *self.watch_text.members(int(self._order.clock()))]
 
     async def _refresh_text(self) -> None:
         assert self.tracker is not None  # noqa: S101 - load came before
         assert self.text is not None  # noqa: S101 - load came before
-        for _ in self.text.refresh():
+        assert self.watch_text is not None  # noqa: S101 - load came before
+        for _ in itertools.chain(self.text.refresh(), self.watch_text.refresh(int(self._order.clock()))):
             await asyncio.sleep(0)
         self.health.as_of = self.tracker.as_of
         self.health.principals = len(self.tracker)

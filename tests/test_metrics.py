@@ -43,7 +43,7 @@ from processor.shell.metrics import (
     make_registry,
     render_pipeline,
 )
-from processor.shell.watch_text import render_keyed, render_watch
+from processor.shell.watch_text import WatchText, render_keyed
 
 SMALL = build_small_catalogue()
 NOW = 20_000 * DAY
@@ -81,6 +81,7 @@ class Scene:
         self.tracker = Tracker(fleet, [], NOW, WATCHING)
         self.watch = Watch(fleet, [], WATCHING, NOW)
         self.text = GapText(self.tracker, render_keyed)
+        self.watch_text = WatchText(self.tracker, self.watch, WATCHING.exemptions, {ACCOUNT: NOW - DAY})
         self.health = Health(ready=True, as_of=NOW, flushed_at=NOW + 1.0)
         collector = PipelineCollector(lambda: self.ledger.tally, self.health, lambda: NOW + 5.0, SMALL.version)
         self.registry, self.flush_seconds = make_registry(collector)
@@ -99,11 +100,10 @@ class Scene:
                 cell.dirty = False
 
     def members(self) -> list[bytes]:
-        watched = render_watch(self.tracker, self.watch, WATCHING.exemptions, {ACCOUNT: NOW - DAY}, NOW + 5)
-        return [render_pipeline(self.registry), *self.text.members(), watched]
+        return [render_pipeline(self.registry), *self.text.members(), *self.watch_text.members(NOW + 5)]
 
     def read(self) -> str:
-        for _ in self.text.refresh():
+        for _ in (*self.text.refresh(), *self.watch_text.refresh(NOW + 5)):
             pass
         self.health.principals = len(self.tracker)
         self.health.first_uses_evicted = self.tracker.first_uses_evicted

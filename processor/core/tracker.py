@@ -58,6 +58,7 @@ class Tracker:
         self.changed: set[int] = set()
         self.first_uses_evicted = 0
         self.first_uses_lost = 0
+        self.first_uses_changes = 1
         self._watching = watching
         self._next_expiry = watching.exemptions.next_expiry(as_of)
         self._gaps: dict[int, PrincipalGap] = {}
@@ -199,6 +200,7 @@ class Tracker:
             if dropped is found:
                 return
         self._first_uses[key, action] = found
+        self.first_uses_changes += 1
 
     def __contains__(self, key: int) -> bool:
         return key in self._gaps

@@ -72,11 +72,17 @@ class Denied:
 
 
 class Watch:
-    """Follows the fleet's uses. Times are seconds since 1970."""
+    """Follows the fleet's uses. Times are seconds since 1970.
+
+    By ARN, so that a role deleted and made anew is one. `denied_changed` holds those whose refusals may be other than last
+    told; `learning_changes` goes up when somebody begins or ends to learn.
+    """
 
     def __init__(self, fleet: Fleet, usages: Iterable[PrincipalUsage], watching: Watching, as_of: int) -> None:
         self.break_glass: dict[str, BreakGlassUse] = {}
-        self.denied: dict[int, Denied] = {}
+        self.denied: dict[str, Denied] = {}
+        self.denied_changed: set[str] = set()
+        self.learning_changes = 0
         self.newest: dict[str, int] = {}
         self._fleet = fleet
         self._watching = watching
@@ -115,14 +121,14 @@ class Watch:
                 self.break_glass[arn] = BreakGlassUse(account_id, arn, newest, when_seen(newest, now))
 
     def _count_denied(self, usage: PrincipalUsage, action: int, count: int, span: tuple[int, int] | None) -> None:
-        key = int.from_bytes(usage.key, "big")
+        key, arn = int.from_bytes(usage.key, "big"), usage.principal.arn
         more = count - self._counted.get((key, action), 0)
-        found = self.denied.get(key)
+        found = self.denied.get(arn)
         if more <= 0 or (found is None and len(self.denied) >= DENIED_PRINCIPALS_MAX):
             return
         if found is None:
-            principal = usage.principal
-            found = self.denied[key] = Denied(principal.account_id, principal.arn, {}, RecentDenials())
+            found = self.denied[arn] = Denied(usage.principal.account_id, arn, {}, RecentDenials())
+        self.denied_changed.add(arn)
         self._counted[key, action] = count
         risk = gravest_risk(self._fleet.catalogue, action, 0)
         found.by_risk[risk] = found.by_risk.get(risk, 0) + more
@@ -134,10 +140,16 @@ class Watch:
         until = self._watching.learning_until(self._fleet, member)
         if until > now:
             self._learning[key] = until
+            self.learning_changes += 1
 
-    def learning(self, now: int) -> Iterator[tuple[Member, int]]:
-        """The principals that are learning, and until when."""
-        for key in [key for key, until in self._learning.items() if until <= now]:
+    def end_learning(self, now: int) -> None:
+        """Let go of those who have learnt."""
+        done = [key for key, until in self._learning.items() if until <= now]
+        for key in done:
             del self._learning[key]
+        self.learning_changes += bool(done)
+
+    def learning(self) -> Iterator[tuple[Member, int]]:
+        """The principals that are learning, and until when."""
         for key, until in self._learning.items():
             yield self._fleet.member(key), until
