@@ -46,7 +46,7 @@ def build_gap() -> Json:
                 stat(
                     "Used without a grant",
                     "Actions that succeeded though no policy that is read grants them.",
-                    f"sum(max by (account, principal) (gapwatch_gap_used_not_granted{{{HERE}}})) or vector(0)",
+                    f"sum(max by (account, principal) (gapwatch_gap_used_not_granted{{{HERE}}})) or on() vector(0)",
                     "locale",
                 ),
             ),

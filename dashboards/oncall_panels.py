@@ -39,7 +39,7 @@ def build_oncall() -> Json:
                 stat(
                     "Firing pages",
                     "Alerts that wake somebody.",
-                    f'count({firing[:-1]},severity="page"}}) or vector(0)',
+                    f'count({firing[:-1]},severity="page"}}) or on() vector(0)',
                     "none",
                     "bad",
                 ),
@@ -50,7 +50,7 @@ def build_oncall() -> Json:
                 stat(
                     "Firing tickets",
                     "Alerts that wait for the day.",
-                    f'count({firing[:-1]},severity="ticket"}}) or vector(0)',
+                    f'count({firing[:-1]},severity="ticket"}}) or on() vector(0)',
                     "none",
                 ),
             ),
@@ -105,7 +105,7 @@ def build_oncall() -> Json:
                 table(
                     "Refused privileged calls",
                     "Within ten minutes, by principal.",
-                    "sort_desc(topk(15, max by (account, principal) (gapwatch_denied_privileged_recent)) or vector(0))",
+                    "sort_desc(topk(15, max by (account, principal) (gapwatch_denied_privileged_recent)) or on() vector(0))",
                     "account principal",
                     "refused",
                     "locale",

@@ -55,7 +55,7 @@ def build_pipeline() -> Json:
                 stat(
                     "Rejected",
                     "Share of the last ten minutes' records.",
-                    "max(gapwatch:rejected:ratio_10m) or vector(0)",
+                    "max(gapwatch:rejected:ratio_10m) or on() vector(0)",
                     "percentunit",
                 ),
             ),
@@ -79,7 +79,7 @@ def build_pipeline() -> Json:
                 lines(
                     "Rejected and late",
                     "By reason; late: older than the duplicates' horizon.",
-                    (f"sum by (reason) (rate(gapwatch_rejected_total{rate})) or {NONE}", "{{reason}}"),
+                    (f"sum by (reason) (rate(gapwatch_rejected_total{rate})) or on() {NONE}", "{{reason}}"),
                     (f"sum(rate(gapwatch_late_total{rate}))", "late"),
                     unit="cps",
                 ),

@@ -29,7 +29,7 @@ def build_role() -> Json:
                 stat(
                     "Privileged calls refused",
                     "Within ten minutes.",
-                    f"sum(gapwatch_denied_privileged_recent{{{ONE}}}) or vector(0)",
+                    f"sum(gapwatch_denied_privileged_recent{{{ONE}}}) or on() vector(0)",
                     "locale",
                     "bad",
                 ),
@@ -40,7 +40,7 @@ def build_role() -> Json:
                 stat(
                     "Learning for another",
                     "Its first uses are quiet meanwhile, but for the gravest.",
-                    f"clamp_min(max(gapwatch_learning_until_timestamp_seconds{{{ONE}}}) - time(), 0) or vector(0)",
+                    f"clamp_min(max(gapwatch_learning_until_timestamp_seconds{{{ONE}}}) - time(), 0) or on() vector(0)",
                     "s",
                 ),
             ),
@@ -109,7 +109,7 @@ def build_role() -> Json:
                     "Refused privileged calls",
                     "By risk class, ten minutes each.",
                     (
-                        f"sum by (risk) (increase(gapwatch_denied_privileged_total{{{ONE}}}[10m])) or {NONE}",
+                        f"sum by (risk) (increase(gapwatch_denied_privileged_total{{{ONE}}}[10m])) or on() {NONE}",
                         "{{risk}}",
                     ),
                     unit="locale",

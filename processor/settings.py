@@ -21,7 +21,7 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
 
     [alerts]
     exemptions = "exemptions.toml"   # who has answered for what, and the break-glass principals: core/exemptions.py
-    learning_days = 7                # how long a new principal's first uses are quiet, but for the gravest, 0 to 90
+    learning_days = 7                # how long first uses are quiet: all in a new log, all but the gravest of a new principal
     alertmanager = "http://127.0.0.1:9093"   # push first uses there, besides the rules; none by default
     page_url = "https://gapwatch.example.com"       # what links in pushed alerts begin with, as external_labels do in
     dashboards_url = "https://grafana.example.com"  # deploy/prometheus/prometheus.yml

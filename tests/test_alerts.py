@@ -1,5 +1,6 @@
 """The rules: each is right by promtool, tested firing and not firing, explained, and asks for series that exist."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -19,6 +20,7 @@ from queries import (
 )
 
 from processor.shell.metrics import CATALOGUE
+from topics import alerts
 
 RULES = load_rules()
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
@@ -99,6 +101,13 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
         named = set(re.findall(r"\bGapwatch[A-Z]\w+", text))
         assert named <= ALERTS.keys(), named - ALERTS.keys()
         assert find_series(text) <= list_known_series().keys() | RECORDED | FOREIGN | {"ALERTS", "gapwatch"}
+
+
+def test_the_topic_s_example_has_the_labels_of_the_rule() -> None:
+    labels = json.loads(alerts.EXAMPLE.value)["labels"]
+    assert labels["alertname"] == "GapwatchPrivilegedFirstUse"
+    assert ALERTS[labels["alertname"]]["labels"].items() <= labels.items()
+    assert labels.keys() == {"alertname", "severity", "kind", "account", "principal", "action"}
 
 
 def test_links_are_external_labels_that_no_alert_carries() -> None:

@@ -118,18 +118,21 @@ def test_run_refuses_a_file_that_is_wrong(gapwatch: Gapwatch, tmp_path: Path) ->
 # --- what is news ------------------------------------------------------------------------------------------------------
 
 
-def test_learning_counts_from_creation_first_use_or_the_beginning_of_the_log() -> None:
+def test_a_principal_is_learning_from_its_creation_and_a_log_is_new_from_its_beginning() -> None:
     role = build_principal("builder")
     watching = Watching(Exemptions(), 7 * DAY)
-    for created, covered, until in (
-        (NOW - DAY, NOW - 400 * DAY, NOW + 6 * DAY),
-        (NOW - 400 * DAY, NOW - DAY, NOW + 6 * DAY),
-        (NOW - 400 * DAY, NOW - 300 * DAY, NOW - 293 * DAY),
+    for created, covered, until, quiet in (
+        (NOW - DAY, NOW - 400 * DAY, NOW + 6 * DAY, "learning"),
+        (NOW - 400 * DAY, NOW - DAY, NOW + 6 * DAY, "new_log"),
+        (NOW - 2 * DAY, NOW - DAY, NOW + 6 * DAY, "new_log"),
+        (NOW - 400 * DAY, NOW - 300 * DAY, NOW - 293 * DAY, "no"),
     ):
         holding = build_holding(role, 1, created=created)
         fleet = build_fleet(SMALL, build_ledger(), [holding], covered={ACCOUNT: covered})
         (member,) = fleet.members()
         assert watching.learning_until(fleet, member) == until
+        assert watching.why_quiet(fleet, member, NOW) == quiet
+        assert watching.why_quiet(fleet, member, until) == "no"
 
 
 def test_what_is_met_late_is_news_for_a_day() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drawing import build_panels, draw_dashboards
 from queries import DEPLOY
 from stack import Stack, Told, ask, wait_for
 
@@ -30,6 +31,7 @@ def test_stories_are_told_once_in_time_and_a_stall_inhibits_the_unused_only(
     tmp_path: Path, record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured: dict[str, float] = {}
+    browser = build_panels()
     with Stack(tmp_path) as stack:
         tell_first_uses(stack, measured)
         restart_with_push(stack)
@@ -38,6 +40,7 @@ def test_stories_are_told_once_in_time_and_a_stall_inhibits_the_unused_only(
         tell_unused(stack)
         check_links(stack)
         check_dashboards(stack)
+        check_drawn_dashboards(stack, browser)
         stall(stack, measured)
         check_nothing_was_repeated(stack)
     for name, seconds in measured.items():
@@ -138,6 +141,21 @@ def check_dashboards(stack: Stack) -> None:
                 if not stack.query(query):
                     empty.append(f"{path.stem}: {panel['title']}: {query}")
     assert not empty, "\n".join(empty)
+
+
+def check_drawn_dashboards(stack: Stack, browser: dict[str, str]) -> None:
+    """In a browser, with Grafana's own panels: none is in error, none is empty."""
+    role = stack.stories["first-pass-role"].principal_arn
+    drawn = draw_dashboards(browser, stack.url("prometheus"), stack.folder, window="7d", principal=role, span="120")
+    assert drawn.keys() == {path.stem for path in DASHBOARDS.glob("*.json")}
+    for name, found in drawn.items():
+        assert not found["errors"], f"{name}: {found['errors']}"
+        panels = json.loads((DASHBOARDS / f"{name}.json").read_text())["panels"]
+        assert [each["title"] for each in found["panels"]] == [
+            each["title"] for each in panels if each["type"] != "text"
+        ]
+        assert all(each["points"] for each in found["panels"]), found["panels"]
+        assert (stack.folder / f"{name}.png").stat().st_size > 10_000
 
 
 def stall(stack: Stack, measured: dict[str, float]) -> None:

@@ -134,6 +134,7 @@ def test_an_alert_has_links_where_their_beginnings_are_known() -> None:
         ("privilege_escalation", "learning", True),
         ("defense_evasion", "learning", True),
         ("credentials_exposure", "learning", False),
+        ("privilege_escalation", "new_log", False),
         ("privilege_escalation", "exempt", False),
     ],
 )

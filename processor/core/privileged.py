@@ -6,7 +6,7 @@ PRIVILEGED = tuple(risk for risk in RISKS if risk not in ("data_access", "destru
 """The classes whose first use is worth a look: they change who may do what, or hide it."""
 
 LOUD = ("privilege_escalation", "defense_evasion")
-"""The classes that are told even of a role that is still learning: waiting for either is what an intruder hopes for."""
+"""The classes that are told even of a principal that is learning: an intruder makes new ones, and does not wait."""
 
 GRAVITY = (*LOUD, *(risk for risk in PRIVILEGED if risk not in LOUD))
 

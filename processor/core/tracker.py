@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from processor.core.fleet import Fleet, Member
 from processor.core.gap import PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
-from processor.core.privileged import gravest_risk, privileged_mask
+from processor.core.privileged import gravest_risk, is_told, privileged_mask
 from processor.core.report import count_not_granted, granted_services
 from processor.core.sessions import key_of
 from processor.core.usage import PrincipalUsage
@@ -35,7 +35,8 @@ class GapCounts:
 @dataclass(frozen=True, slots=True)
 class FirstUse:
     """A privileged action's first successful use by a principal. `risk` is its gravest class there; `quiet` says why it is no
-    news: `learning`, `exempt`, or `no`. `seen` is when it became news, `key` the principal's."""
+    news: `new_log`, `learning` (then news in the gravest classes), `exempt`, or `no`. `seen` is when it became news, `key` the
+    principal's key."""
 
     key: int
     time: int
@@ -173,7 +174,6 @@ class Tracker:
         member = self.fleet.member(key)
         time = usage.cells[action].first_success
         exempt = self._watching.exemptions.exempt_mask(catalogue, principal.arn, "first_use", time)
-        learning = time < self._watching.learning_until(self.fleet, member)
         return FirstUse(
             key,
             time,
@@ -181,7 +181,7 @@ class Tracker:
             principal.arn,
             catalogue.names[action],
             gravest_risk(catalogue, action, None if member.granted is None else member.granted.granted),
-            "exempt" if exempt >> action & 1 else "learning" if learning else "no",
+            "exempt" if exempt >> action & 1 else self._watching.why_quiet(self.fleet, member, time),
             when_seen(time, now),
         )
 
@@ -196,7 +196,8 @@ class Tracker:
             else:
                 del self._first_uses[oldest]
                 self.first_uses_evicted += 1
-            self.first_uses_lost += now is not None and dropped.seen > now - NEWS_SECONDS
+            news = now is not None and dropped.seen > now - NEWS_SECONDS
+            self.first_uses_lost += news and is_told(dropped.risk, dropped.quiet)
             if dropped is found:
                 return
         self._first_uses[key, action] = found

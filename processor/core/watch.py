@@ -31,16 +31,28 @@ class Watching:
     learning_seconds: int = LEARNING_DAYS * DAY_SECONDS
 
     def learning_until(self, fleet: Fleet, member: Member) -> int:
-        """Until when a principal is learning: so long from its creation (of one that no inventory lists, its first use),
-        and from the beginning of its account's log, before which nothing can be called a first use."""
+        """Until when first uses of a principal are quiet in some way: it is new, or its account's log is."""
+        return max(self._young_until(member), self._log_new_until(fleet, member))
+
+    def why_quiet(self, fleet: Fleet, member: Member, time: int) -> str:
+        """Why a first use at a time is no news, or less: `new_log`: the account's log had begun so shortly before that every
+        use is its first; `learning`: the principal was new. Else `no`."""
+        if time < self._log_new_until(fleet, member):
+            return "new_log"
+        return "learning" if time < self._young_until(member) else "no"
+
+    def _young_until(self, member: Member) -> int:
+        """From its creation; of one that no inventory lists, from its first use."""
         if member.granted is not None:
             created = member.granted.created
         else:
             cells = {} if member.usage is None else member.usage.cells
             created = min((cell.first for cell in cells.values() if cell.last), default=0)
-        covered = fleet.coverage.since_of(member.principal.account_id) or 0
-        begun = max(created, covered)
-        return begun + self.learning_seconds if begun else 0
+        return created + self.learning_seconds if created else 0
+
+    def _log_new_until(self, fleet: Fleet, member: Member) -> int:
+        covered = fleet.coverage.since_of(member.principal.account_id)
+        return covered + self.learning_seconds if covered else 0
 
 
 NOT_WATCHING = Watching()
