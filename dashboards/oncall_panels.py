@@ -61,8 +61,8 @@ def build_oncall() -> Json:
                 9,
                 table(
                     "What fires",
-                    "How many of each, by severity and account.",
-                    f"sort_desc(count by (alertname, severity, account) ({firing}))",
+                    "How many of each, by severity and account; the few stand first, pages are never many.",
+                    f"sort(count by (alertname, severity, account) ({firing}))",
                     "alertname severity account",
                     "alerts",
                     "none",
