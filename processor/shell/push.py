@@ -89,6 +89,8 @@ class Pusher:
                     self._failing = False
                     return True
                 why = f"it answers {answer.status}: {(await answer.text())[:200]}"
+        except aiohttp.InvalidURL:
+            why = "its address is no URL"  # Which may hold a password, and is not repeated.
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             why = str(error) or type(error).__name__
         self.counts["failed"] += 1
