@@ -299,6 +299,8 @@ def explain(
 @click.option("--host", metavar="ADDRESS", help="Where to serve /metrics. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Its port; 0 takes a free one. Default: 9464.")
 @click.option("--token-file", metavar="PATH", help="A file with the token that the page asks for, for a wider --host.")
+@click.option("--exemptions", metavar="FILE", help="Who has answered for what, and the break-glass principals (TOML).")
+@click.option("--alertmanager", metavar="URL", help="Push first uses to this Alertmanager at once, besides the rules.")
 @choose_store
 @explain_failure
 def run(
@@ -308,6 +310,8 @@ def run(
     host: str | None,
     port: int | None,
     token_file: str | None,
+    exemptions: str | None,
+    alertmanager: str | None,
     url: str | None,
     folder: Path | None,
     **narrowing: Any,
@@ -318,10 +322,18 @@ def run(
     """
     from processor.batch import read_inventories
     from processor.run import RunOrder, run_forever
+    from processor.shell.push import build_pusher
     from processor.stopping import stop_on_signals
+    from processor.watching import find_inventory_time, read_watching
 
-    settings = gather_settings(**narrowing, run={"host": host, "port": port}, page={"token_file": token_file})
-    order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations, warn))
+    alerts = {"exemptions": exemptions, "alertmanager": alertmanager}
+    settings = gather_settings(
+        **narrowing, run={"host": host, "port": port}, page={"token_file": token_file}, alerts=alerts
+    )
+    watching = read_watching(settings.alerts)
+    inventory = read_inventories(inventories, organizations, warn)
+    order = RunOrder(tuple(paths), settings, inventory, watching, find_inventory_time(inventories))
+    order.pusher = build_pusher(settings.alerts, warn)
     place = choose_place(url, folder)
 
     def say_url(at: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from processor.core.inventory import InventoryPrincipal
 from processor.core.sessions import SHARDS
 from processor.core.tally import Tally
 from processor.core.tracker import Tracker
+from processor.core.watch import NOT_WATCHING, Watch, Watching
 from processor.notify import notify_people
 from processor.opening import Opened, Place, load_loops, load_opened, open_store
 from processor.page.reading import Look, Reader
@@ -23,10 +25,12 @@ from processor.settings import Settings, dump_settings
 from processor.shell.channels import check_channels
 from processor.shell.follow import Follower, Slice
 from processor.shell.gap_text import GapText
-from processor.shell.grants import write_grants
+from processor.shell.grants import load_inventory_times, write_grants, write_inventory_times
 from processor.shell.http import Handler, Server
 from processor.shell.metrics import Health, PipelineCollector, make_registry, render_pipeline
+from processor.shell.push import Pusher
 from processor.shell.redis import RENEW_SECONDS, Store, StoreLost
+from processor.shell.watch_text import WatchText
 from processor.stopping import Warn, end_in_time
 
 
@@ -39,12 +43,15 @@ class Held:
 
 @dataclass(slots=True)
 class RunOrder:
-    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics, and `links` to
-    them are named on every page."""
+    """What `run` was asked for. `inventory_time` is when the inventory was taken (None: now); `clock` gives seconds since
+    1970; `pages` are served beside /metrics, and `links` to them are named on every page."""
 
     paths: tuple[str, ...]
     settings: Settings
     inventory: dict[int, InventoryPrincipal]
+    watching: Watching = NOT_WATCHING
+    inventory_time: int | None = None
+    pusher: Pusher | None = None
     clock: Callable[[], float] = time.time
     pages: Mapping[str, Handler] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
@@ -62,6 +69,9 @@ class Runner:
         self.text: GapText | None = None
         self.tracker: Tracker | None = None
         self.board: Board | None = None
+        self.watch: Watch | None = None
+        self.watch_text: WatchText | None = None
+        self.inventoried: dict[str, int] = {}
         self.opened: Opened | None = None
         self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
 
@@ -72,15 +82,22 @@ class Runner:
         horizon = Horizon(spans_max=order.settings.run.horizon_hours + 1)
         opened = self.opened = await load_opened(self._store, order.settings, horizon, fresh=order.inventory)
         commands = write_grants(self._store, opened.catalogue, opened.inventory, order.inventory, int(clock()))
+        taken = int(clock()) if order.inventory_time is None else order.inventory_time
+        fresh_times = dict.fromkeys({found.account_id for found in order.inventory.values()}, taken)
+        self.inventoried = {**await load_inventory_times(self._store), **fresh_times}
+        commands += write_inventory_times(self._store, fresh_times)
         commands.append(("HSET", self._store.key(b"meta"), "settings", dump_settings(order.settings), "as_of", "0"))
         await opened.state.flush(commands)
         usages = opened.ledger.principals.values()
         fleet = opened.build_fleet(order.settings, None)
         tally = opened.pipeline.tally
         self._ratio.start(tally)
-        self.tracker = Tracker(fleet, usages, min(tally.newest, int(clock())))
+        as_of = min(tally.newest, int(clock()))
+        self.tracker = Tracker(fleet, usages, as_of, order.watching)
+        self.watch = Watch(fleet, usages, order.watching, int(clock()))
         self.board = Board(window.label for window in fleet.windows)
         self.text = GapText(self.tracker, note=self.board.note, forget=self.board.forget)
+        self.watch_text = WatchText(self.tracker, self.watch, order.watching.exemptions, self.inventoried)
         await self._refresh_text()
         # What is loaded is here to stay: a collection that walks over all of it would hold everything up for 0.3 s and more.
         gc.unfreeze()
@@ -139,6 +156,7 @@ class Runner:
         """Store what changed, then let the gap and the metrics follow what is stored."""
         assert self.opened is not None  # noqa: S101 - load came before
         assert self.tracker is not None  # noqa: S101 - load came before
+        assert self.watch is not None  # noqa: S101 - load came before
         clock = self._order.clock
         changed = [(usage, list(usage.dirty)) for usage in self.opened.ledger.dirty]
         if changed or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
@@ -146,22 +164,35 @@ class Runner:
                 await self.opened.state.flush()
             self.health.flushed_at = clock()
         self.health.waiting = False
-        for usage, actions in changed:
-            self.tracker.apply_uses(usage, actions)
-        self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
-        newest = self.opened.pipeline.tally.newest
         now = int(clock())
-        self.tracker.advance(now if follower.caught_up else min(newest, now))
+        as_of = now if follower.caught_up else min(self.opened.pipeline.tally.newest, now)
+        # Coverage comes first: it says which first uses are of principals that are learning.
+        self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
+        span = (self.tracker.as_of, max(as_of, self.tracker.as_of))
+        for usage, actions in changed:
+            self.tracker.apply_uses(usage, actions, now)
+            self.watch.apply_uses(usage, actions, span, now)
+        self.tracker.advance(as_of)
         await self._refresh_text()
+
+    def members(self) -> list[bytes]:
+        """The gap's metrics and those beside it as gzip members; nothing while nothing is loaded."""
+        if self.text is None or self.watch_text is None:
+            return []
+        return [*self.text.members(), *self.watch_text.members(int(self._order.clock()))]
 
     async def _refresh_text(self) -> None:
         assert self.tracker is not None  # noqa: S101 - load came before
         assert self.text is not None  # noqa: S101 - load came before
-        for _ in self.text.refresh():
+        assert self.watch_text is not None  # noqa: S101 - load came before
+        for _ in itertools.chain(self.text.refresh(), self.watch_text.refresh(int(self._order.clock()))):
             await asyncio.sleep(0)
         self.health.as_of = self.tracker.as_of
         self.health.principals = len(self.tracker)
         self.health.first_uses_evicted = self.tracker.first_uses_evicted
+        self.health.first_uses_lost = self.tracker.first_uses_lost
+        if self._order.pusher is not None:
+            self._order.pusher.note(self.tracker.first_uses)
 
 
 async def run_forever(
@@ -174,6 +205,9 @@ async def run_forever(
     server, flush_seconds = make_server(order, health, held)
     await server.start(order.settings.run.host, order.settings.run.port)
     started(server.url)
+    if order.pusher is not None:
+        health.pushed = order.pusher.counts
+        order.pusher.start()
 
     def wait(text: str) -> None:
         if not health.waiting:
@@ -187,11 +221,13 @@ async def run_forever(
                     await hold_once(order, store, place, health, held, stopping, flush_seconds, warn)
                 except StoreLost as error:
                     warn(f"{error}; starting again from what it holds")
-                    health.ready, health.why_not = False, "the store was lost: starting again"
+                    health.ready, health.why_not, health.as_of = False, "the store was lost: starting again", 0
 
     try:
         await end_in_time(asyncio.ensure_future(hold()), stopping, warn)
     finally:
+        if order.pusher is not None:
+            await order.pusher.stop()
         await server.stop()
     return 0
 
@@ -237,8 +273,7 @@ def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Hi
     registry, flush_seconds = make_registry(PipelineCollector(tally, health, order.clock, load_catalogue().version))
 
     def members() -> list[bytes]:
-        text = held.runner.text if held.runner is not None else None
-        return [render_pipeline(registry), *(text.members() if text is not None else [])]
+        return [render_pipeline(registry), *(held.runner.members() if held.runner is not None else [])]
 
     def look() -> Look | None:
         return None if held.runner is None else held.runner.look()

@@ -33,6 +33,15 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
     behind_seconds = 900             # tell when verdicts stay behind the clock for longer, and when that is over; 0: do not tell
     silent_seconds = 0               # tell when no event has come for so long; 0: do not tell
     page_url = ""                    # where people reach the page, for links: https://gapwatch.example
+    [alerts]
+    exemptions = "exemptions.toml"   # who has answered for what, and the break-glass principals: core/exemptions.py
+    learning_days = 7                # how long first uses are quiet: all in a new log, all but the gravest of a new principal
+    alertmanager = "http://127.0.0.1:9093"   # push first uses there, besides the rules; none by default
+    page_url = "https://gapwatch.example.com"       # what links in pushed alerts begin with, as external_labels do in
+    dashboards_url = "https://grafana.example.com"  # deploy/prometheus/prometheus.yml
+    runbooks_url = "https://example.com/runbooks"
+    [alerts.labels]                  # labels that Prometheus adds to what it sends (its external_labels): the same here
+    cluster = "eu"
 """
 
 import os
@@ -46,6 +55,7 @@ from msgspec import Meta, Struct
 
 from processor.core.gap import Logging, Window
 from processor.core.sessions import Scope
+from processor.core.watch import LEARNING_DAYS
 
 DAYS_MAX = 400
 Days = Annotated[int, Meta(ge=1, le=DAYS_MAX)]
@@ -91,6 +101,18 @@ class NotifySettings(Struct, frozen=True, forbid_unknown_fields=True):
     page_url: Annotated[str, Meta(pattern=r"^(https?://[^\s<>|]+)?$")] = ""
 
 
+class AlertsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told of, to whom, and with which links; see the module's text."""
+
+    exemptions: str = ""
+    learning_days: Annotated[int, Meta(ge=0, le=90)] = LEARNING_DAYS
+    alertmanager: Annotated[str, Meta(pattern=r"^($|https?://)")] = ""
+    page_url: str = ""
+    dashboards_url: str = ""
+    runbooks_url: str = ""
+    labels: dict[str, str] = {}
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """See the module's text for each key."""
 
@@ -102,6 +124,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     run: RunSettings = RunSettings()
     page: PageSettings = PageSettings()
     notify: NotifySettings = NotifySettings()
+    alerts: AlertsSettings = AlertsSettings()
 
     @property
     def gap_windows(self) -> tuple[Window, ...]:
@@ -141,8 +164,9 @@ def read_settings(path: str | None, overlay: Mapping[str, Any]) -> Settings:
 
 
 def dump_settings(settings: Settings) -> bytes:
-    """What a store keeps, so that `report` and `explain` see what the writer saw."""
-    return msgspec.json.encode(settings)
+    """What a store keeps, so that `report` and `explain` see what the writer saw. Where alerts go is not of it: an
+    address may hold a password."""
+    return msgspec.json.encode(msgspec.structs.replace(settings, alerts=AlertsSettings()))
 
 
 def load_settings(stored: bytes | str) -> Settings:

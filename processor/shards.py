@@ -5,6 +5,7 @@ older) is dropped from memory and claimed anew; then it goes on from what the st
 """
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
@@ -13,7 +14,7 @@ from processor.core.catalogue import ids_in, mask_of_ids
 from processor.core.gap_changes import Written
 from processor.shard import Shard, ShardParts
 from processor.shell.brokers import BrokerError
-from processor.shell.gap_text import GapText
+from processor.shell.gap_text import FirstUsesText, GapText
 from processor.shell.holds import Member, ShardHold
 from processor.shell.redis import RENEW_SECONDS, Command, Store, StoreError, StoreLost
 
@@ -58,6 +59,7 @@ class Shards:
         self._claiming = asyncio.Lock()
         self._by_hash = parts.catalogue.ids_by_hash
         self.text = GapText()
+        self.first_uses = FirstUsesText()
         self.lost = 0
         self.gaps = 0
         self.skipped = 0
@@ -103,6 +105,7 @@ class Shards:
                     self._forget(number)
                     await shard.load()
                     self.text.add(shard.tracker)
+                    self.first_uses.add(shard.tracker)
                 self._owned[number] = shard
                 return shard.place(*bounds)
 
@@ -110,6 +113,7 @@ class Shards:
         shard = self._owned.pop(number, None)
         if shard is not None:
             self.text.remove(shard.tracker, number)
+            self.first_uses.remove(shard.tracker)
 
     async def _follow_grants(self) -> None:
         await self._broker.follow_grants({number: shard.grants_offset for number, shard in self._owned.items()})
@@ -159,7 +163,7 @@ class Shards:
             elif check:
                 await self._check_one(shard)
         await self._share_observed()
-        for _ in self.text.refresh():
+        for _ in itertools.chain(self.text.refresh(), self.first_uses.refresh()):
             await asyncio.sleep(0)
 
     async def _claim_late(self, number: int) -> None:

@@ -35,8 +35,8 @@ def make_counts(unused: int, risky: int, index: float) -> list[GapCounts]:
     verdicts = {"used": 1, "unused": unused, "unobservable": 0, "too_new": 0, "unproven": 0}
     risks = {"destructive": risky} if risky else {}
     return [
-        GapCounts("7d", dict.fromkeys(verdicts, 0), {}, 0.0, {}, 0),
-        GapCounts("30d", verdicts, risks, index, {}, 0),
+        GapCounts("7d", dict.fromkeys(verdicts, 0), {}, {}, 0.0, {}, 0),
+        GapCounts("30d", verdicts, risks, {}, index, {}, 0),
     ]
 
 
@@ -103,7 +103,7 @@ def test_the_default_window_is_the_longest_in_which_anything_is_unused() -> None
     assert board.default_window() == "30d"
     (row,) = find(board)[0].principals
     member = Member(build_principal(row.name, row.account_id), None, None, None)
-    week = GapCounts("7d", {"used": 0, "unused": 2, "unobservable": 0, "too_new": 0, "unproven": 0}, {}, 1.0, {}, 0)
+    week = GapCounts("7d", {"used": 0, "unused": 2, "unobservable": 0, "too_new": 0, "unproven": 0}, {}, {}, 1.0, {}, 0)
     board.note(int(row.key, 16), member, [week, make_counts(0, 0, 0.0)[1]])
     assert board.default_window() == "7d"
     assert len(board) == 1, "a row takes the place of the one before"

@@ -11,9 +11,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from processor.core.exemptions import Exemption, Exemptions
 from processor.core.fleet import inventory_by_key
 from processor.core.inventory import read_inventory
 from processor.core.organizations import read_organization
+from processor.core.watch import Watching
 from processor.demo.company import Company, build_company
 from processor.demo.page import POLICY, render_page
 from processor.demo.stories import Story
@@ -72,13 +74,20 @@ def make_order(company: Company, log: Path, port: int) -> RunOrder:
     )
     inventory = inventory_by_key(read_inventory(documents, load_catalogue(), [tree]))
     held = Held()
-    return RunOrder(
-        (str(log),),
-        settings,
-        inventory,
-        pages=make_pages(held, company.stories()),
-        links={"Stories": STORIES_PATH},
-        held=held,
+    watching = Watching(Exemptions((make_exemption(company.until),), ("arn:aws:iam::*:role/break-glass",)))
+    pages = make_pages(held, company.stories())
+    return RunOrder((str(log),), settings, inventory, watching, pages=pages, links={"Stories": STORIES_PATH}, held=held)
+
+
+def make_exemption(now: int) -> Exemption:
+    """What somebody at the company has answered for."""
+    return Exemption(
+        name="quarterly-restore",
+        principal="arn:aws:iam::*:role/service-role/backup-service-role",
+        action="*",
+        owner="platform@harbourlight.example",
+        reason="Restores are rehearsed once a quarter.",
+        expires=now + 40 * 86_400,
     )
 
 

@@ -5,17 +5,19 @@ there, and Prometheus reads members one after another as one text.
 """
 
 import gzip
+import heapq
 from collections.abc import Callable, Iterable, Iterator
 
 from processor.core.fleet import Member
-from processor.core.sessions import SHARDS, shard_of
+from processor.core.sessions import SHARDS, key_of, shard_of
 from processor.core.tracker import FIRST_USES_MAX, FirstUse, GapCounts, Tracker
-from processor.shell.metrics import CATALOGUE, ROWS, escape, write_head
+from processor.shell.metrics import CATALOGUE, ROWS, Line, escape, pack_family, write_head, write_lines
 
 STEP_PRINCIPALS = 8
 """An administrator's counts take some milliseconds."""
 
-_GAP_FAMILIES = tuple(row.name for row in CATALOGUE[:4])
+_GAP_FAMILIES = tuple(row.name for row in CATALOGUE[:5])
+_KEYED = "gapwatch_principal_info"
 
 Note = Callable[[int, Member, list[GapCounts]], None]
 
@@ -45,7 +47,6 @@ class GapText:
         self._service_parts: dict[int, tuple[str, dict[tuple[str, str], int]]] = {}
         self._services_changed: set[str] = set()
         self._services_members: dict[str, bytes] = {}
-        self._first_uses_member = b""
         self._heads = {name: gzip.compress(write_head(name).encode(), 1) for name in ROWS}
 
     def add(self, tracker: Tracker) -> None:
@@ -63,7 +64,6 @@ class GapText:
         self._join(shard)
         while self._services_changed:
             self._join_services(self._services_changed.pop())
-        self._join_first_uses()
 
     def refresh(self) -> Iterator[None]:
         """Render what changed, some principals of one shard a step, so that the caller can let others go on in between."""
@@ -82,7 +82,6 @@ class GapText:
         while self._services_changed:
             self._join_services(self._services_changed.pop())
             yield
-        self._join_first_uses()
 
     def _render_keys(self, tracker: Tracker, shard: int, keys: Iterable[int]) -> None:
         for key in keys:
@@ -97,9 +96,8 @@ class GapText:
         member, counts = tracker.count(key)
         self._note(key, member, counts)
         self._add_services(key, member, counts)
-        self._rendered[key] = (
-            tuple("".join(lines) for lines in zip(*render_gap(member, counts), strict=True)) or ("",) * 4
-        )
+        gap = tuple("".join(lines) for lines in zip(*render_gap(member, counts), strict=True))
+        self._rendered[key] = (*(gap or ("",) * len(_GAP_FAMILIES)), render_keyed(member))
 
     def _drop(self, key: int) -> None:
         self._rendered.pop(key, None)
@@ -127,7 +125,7 @@ class GapText:
 
     def _join(self, shard: int) -> None:
         keys = sorted(self._keys[shard])
-        for at, name in enumerate(_GAP_FAMILIES):
+        for at, name in enumerate((*_GAP_FAMILIES, _KEYED)):
             text = "".join([self._rendered[key][at] for key in keys])
             self._members[name, shard] = gzip.compress(text.encode(), 1) if text else b""
 
@@ -139,30 +137,18 @@ class GapText:
         ]
         self._services_members[account] = gzip.compress("".join(lines).encode(), 1) if lines else b""
 
-    def _join_first_uses(self) -> None:
-        uses: list[FirstUse] = [use for tracker in self._trackers for use in tracker.first_uses]
-        if len(uses) > FIRST_USES_MAX:
-            uses = sorted(uses, key=lambda use: use.time)[-FIRST_USES_MAX:]
-        lines = [
-            f'gapwatch_first_use_timestamp_seconds{{account="{escape(use.account_id)}",principal="{escape(use.arn)}",'
-            f'action="{use.action}"}} {use.time}\n'
-            for use in sorted(uses, key=lambda use: (use.arn, use.action))
-        ]
-        self._first_uses_member = gzip.compress("".join(lines).encode(), 1)
-
     def members(self) -> list[bytes]:
         """All series as gzip members, each family whole."""
         parts: list[bytes] = []
-        for name in _GAP_FAMILIES:
+        for name in (*_GAP_FAMILIES, _KEYED):
             parts.append(self._heads[name])
             parts += [found for shard in range(SHARDS) if (found := self._members.get((name, shard)))]
         parts += (self._heads["gapwatch_service_unused_grants"], *self._services_members.values())
-        parts += (self._heads["gapwatch_first_use_timestamp_seconds"], self._first_uses_member)
         return [part for part in parts if part]
 
 
-def render_gap(member: Member, counts: Iterable[GapCounts]) -> Iterator[tuple[str, str, str, str]]:
-    """A principal's lines of the four gap families, one element a window."""
+def render_gap(member: Member, counts: Iterable[GapCounts]) -> Iterator[tuple[str, ...]]:
+    """A principal's lines of the five gap families, one element a window."""
     place = f'{{account="{escape(member.principal.account_id)}",principal="{escape(member.principal.arn)}",window="'
     for found in counts:
         window = f'{place}{found.window}"'
@@ -176,4 +162,69 @@ def render_gap(member: Member, counts: Iterable[GapCounts]) -> Iterator[tuple[st
             ),
             f"gapwatch_gap_index{window}}} {found.index}\n",
             f"gapwatch_gap_used_not_granted{window}}} {found.not_granted}\n" if found.not_granted else "",
+            "".join(
+                f'gapwatch_gap_exempt_grants{window},risk="{risk}"}} {count}\n' for risk, count in found.exempt.items()
+            ),
         )
+
+
+def render_keyed(member: Member) -> str:
+    """A principal's line of gapwatch_principal_info."""
+    principal = member.principal
+    values = (
+        principal.account_id,
+        principal.arn,
+        f"{key_of(principal):016x}",
+        principal.kind,
+        "no" if member.inventory is None else "yes",
+    )
+    return "".join(write_lines(_KEYED, [(values, 1)]))
+
+
+class FirstUsesText:
+    """The first uses' series: the newest FIRST_USES_MAX of one tracker's, or of several'."""
+
+    def __init__(self, *trackers: Tracker) -> None:
+        self._trackers = list(trackers)
+        self._told: list[int] | None = None
+        self._members: list[bytes] = []
+
+    def add(self, tracker: Tracker) -> None:
+        """Tell of a tracker's, too."""
+        self._trackers.append(tracker)
+        self._told = None
+
+    def remove(self, tracker: Tracker) -> None:
+        """Tell of a tracker's no more, from the next refresh on."""
+        if tracker in self._trackers:
+            self._trackers.remove(tracker)
+            self._told = None
+
+    def refresh(self) -> Iterator[None]:
+        """Render them where any changed, in one step."""
+        changes = [tracker.first_uses_changes for tracker in self._trackers]
+        if changes == self._told:
+            return
+        self._told = changes
+        uses: list[FirstUse] = [use for tracker in self._trackers for use in tracker.first_uses]
+        if len(uses) > FIRST_USES_MAX:
+            uses = heapq.nlargest(FIRST_USES_MAX, uses, key=lambda use: use.time)
+        self._members = [pack_family(name, lines) for name, lines in find_first_uses(uses).items()]
+        yield
+
+    def members(self) -> list[bytes]:
+        return self._members
+
+
+def find_first_uses(uses: Iterable[FirstUse]) -> dict[str, list[Line]]:
+    """One line each, also where a role was deleted and made anew, and both have used the action: the newer one."""
+    newest: dict[tuple[str, str], FirstUse] = {}
+    for use in uses:
+        before = newest.get((use.arn, use.action))
+        if before is None or before.time < use.time:
+            newest[use.arn, use.action] = use
+    labels = [((use.account_id, use.arn, use.action, use.risk, use.quiet), use) for use in newest.values()]
+    return {
+        "gapwatch_first_use_timestamp_seconds": [(values, use.time) for values, use in labels],
+        "gapwatch_first_use_seen_timestamp_seconds": [(values, use.seen) for values, use in labels],
+    }

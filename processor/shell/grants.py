@@ -150,6 +150,18 @@ def unpack_grants(packed: bytes, translators: Mapping[str, Translator]) -> Inven
     )
 
 
+async def load_inventory_times(store: Store) -> dict[str, int]:
+    """When the stored inventory of each account was taken, in seconds since 1970."""
+    (answer,) = await store.read_many([("HGETALL", store.key(b"inventories"))])
+    return {account.decode(): int(at) for account, at in dict(answer).items()}
+
+
+def write_inventory_times(store: Store, times: Mapping[str, int]) -> list[Command]:
+    """The commands that keep those times."""
+    pairs = [part for account, at in sorted(times.items()) for part in (account, str(at))]
+    return [("HSET", store.key(b"inventories"), *pairs)] if pairs else []
+
+
 async def load_grants(
     store: Store, catalogue: Catalogue, shards: Iterable[int] | None = None
 ) -> dict[int, InventoryPrincipal]:

@@ -1,8 +1,8 @@
 """Every metric of gapwatch, and the pipeline's own as /metrics serves them; gap_text.py has the gap's."""
 
 import gzip
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
@@ -40,14 +40,53 @@ CATALOGUE = (
         "Actions that succeeded though no policy read here grants them; no series where there are none.",
     ),
     MetricRow(
+        "gapwatch_gap_exempt_grants", "gauge", ("account", "principal", "window", "risk"),
+        "Those of gapwatch_gap_risk_grants that an exemption covers or a break-glass principal has; no series where none.",
+    ),
+    MetricRow(
+        "gapwatch_principal_info", "gauge", ("account", "principal", "key", "kind", "inventory"),
+        "1 for each principal, with its key (the page's address) and whether an inventory lists it.",
+    ),
+    MetricRow(
         "gapwatch_service_unused_grants", "gauge", ("account", "service", "window"),
         "Unused granted actions of all principals of an account, by service.",
     ),
     MetricRow(
-        "gapwatch_first_use_timestamp_seconds", "gauge", ("account", "principal", "action"),
-        "When a privileged action was first used by a principal; the newest 1,000.",
+        "gapwatch_first_use_timestamp_seconds", "gauge", ("account", "principal", "action", "risk", "quiet"),
+        "When a privileged action was first used by a principal; the newest 1,000. risk: its gravest class; quiet: no, or why.",
+    ),
+    MetricRow(
+        "gapwatch_first_use_seen_timestamp_seconds", "gauge", ("account", "principal", "action", "risk", "quiet"),
+        "When that became news: the time it was met, where that was within a day of the event; else the event's.",
     ),
     MetricRow("gapwatch_first_use_evicted_total", "counter", (), "First uses that were dropped for newer ones."),
+    MetricRow("gapwatch_first_use_lost_total", "counter", (), "First uses that were dropped while they were news."),
+    MetricRow(
+        "gapwatch_learning_until_timestamp_seconds", "gauge", ("account", "principal"),
+        "Until when a principal is learning: its first uses are quiet but for the gravest classes.",
+    ),
+    MetricRow(
+        "gapwatch_denied_privileged_total", "counter", ("account", "principal", "risk"),
+        "Refused calls of actions that have a privileged class, by the gravest.",
+    ),
+    MetricRow(
+        "gapwatch_denied_privileged_recent", "gauge", ("account", "principal"),
+        "Refused calls of privileged actions within ten minutes; no series where there are none.",
+    ),
+    MetricRow("gapwatch_break_glass_use_timestamp_seconds", "gauge", ("account", "principal"), "The last break-glass use."),
+    MetricRow(
+        "gapwatch_break_glass_seen_timestamp_seconds", "gauge", ("account", "principal"),
+        "When that became news, as for first uses.",
+    ),
+    MetricRow("gapwatch_account_newest_use_timestamp_seconds", "gauge", ("account",), "The newest use by its principals."),
+    MetricRow(
+        "gapwatch_account_covered_since_timestamp_seconds", "gauge", ("account",),
+        "Since when an account's log is known to be complete.",
+    ),
+    MetricRow("gapwatch_inventory_timestamp_seconds", "gauge", ("account",), "When an account's inventory was taken."),
+    MetricRow("gapwatch_exemption_expiry_timestamp_seconds", "gauge", ("exemption", "owner"), "When an exemption ends."),
+    MetricRow("gapwatch_pushed_total", "counter", ("outcome",), "Posts to Alertmanager by gapwatch itself: sent or failed."),
+    MetricRow("gapwatch_window_seconds", "gauge", ("window",), "The windows that are kept, and how long they are."),
     MetricRow("gapwatch_records_total", "counter", ("class",), "CloudTrail records read, by what became of them."),
     MetricRow("gapwatch_rejected_total", "counter", ("reason",), "Records that could not be used, by reason."),
     MetricRow("gapwatch_late_total", "counter", (), "Uses older than the duplicates' horizon: not counted, but noted."),
@@ -85,6 +124,23 @@ def write_head(name: str) -> str:
     return f"# HELP {name} {ROWS[name].text}\n# TYPE {name} {ROWS[name].kind}\n"
 
 
+Line = tuple[tuple[str, ...], float]
+"""The values of a family's labels, in the order of its row, and the sample."""
+
+
+def write_lines(name: str, lines: Iterable[Line]) -> Iterator[str]:
+    """A family's series as text."""
+    labels = ROWS[name].labels
+    for values, sample in lines:
+        told = ",".join(f'{label}="{escape(value)}"' for label, value in zip(labels, values, strict=True))
+        yield f"{name}{{{told}}} {sample}\n"
+
+
+def pack_family(name: str, lines: Iterable[Line]) -> bytes:
+    """A whole family as one gzip member."""
+    return gzip.compress("".join((write_head(name), *write_lines(name, lines))).encode(), 1)
+
+
 @dataclass(slots=True)
 class Health:
     """What the pipeline says of itself; times in seconds since 1970 by the process' clock."""
@@ -99,6 +155,8 @@ class Health:
     shards: int = 0
     shards_lost: int = 0
     log_lag: int = 0
+    first_uses_lost: int = 0
+    pushed: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0})
 
 
 class PipelineCollector(Collector):
@@ -117,6 +175,8 @@ class PipelineCollector(Collector):
         yield _counter("gapwatch_rejected_total", "reason", tally.rejected)
         yield _plain("gapwatch_late_total", tally.late)
         yield _plain("gapwatch_first_use_evicted_total", health.first_uses_evicted)
+        yield _plain("gapwatch_first_use_lost_total", health.first_uses_lost)
+        yield _counter("gapwatch_pushed_total", "outcome", health.pushed)
         yield _plain("gapwatch_newest_event_timestamp_seconds", tally.newest)
         yield _plain("gapwatch_as_of_timestamp_seconds", health.as_of)
         yield _plain("gapwatch_lag_seconds", max(0.0, now - health.as_of) if health.as_of else 0.0)
@@ -126,9 +186,8 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_shards_lost_total", health.shards_lost)
         yield _plain("gapwatch_log_lag_messages", health.log_lag)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
-        info = GaugeMetricFamily(
-            "gapwatch_build_info", ROWS["gapwatch_build_info"].text, labels=("version", "catalogue")
-        )
+        row = ROWS["gapwatch_build_info"]
+        info = GaugeMetricFamily(row.name, row.text, labels=row.labels)
         info.add_metric((find_version(), self._catalogue), 1)
         yield info
 

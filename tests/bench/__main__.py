@@ -17,6 +17,7 @@ import msgspec
 
 from tests.bench.measure import compare_rounds, print_table, summarise
 from tests.bench.peers import PLAIN, run_peer
+from tests.bench.scrape import PRINCIPALS, show_scrapes
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS, RECORDS_SMALL = 1_000_000, 60_000
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help=f"{RECORDS_SMALL:,} records instead of {RECORDS:,}")
     parser.add_argument("--corpus", type=Path, help="where the corpus is, or is made; default: .bench/ in the project")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("ratios", "steady", "sizes", "page"))
+    parser.add_argument("--only", choices=("ratios", "steady", "sizes", "page", "scrapes"))
     options = parser.parse_args()
     records = RECORDS_SMALL if options.small else RECORDS
     corpus: Path = options.corpus or ROOT / ".bench" / str(records)
@@ -136,6 +137,7 @@ def main() -> None:
         "steady": lambda: show_steady(corpus),
         "sizes": lambda: show_sizes(corpus),
         "page": show_page,
+        "scrapes": lambda: show_scrapes(PRINCIPALS // 10 if options.small else PRINCIPALS),
     }
     for name, show in parts.items():
         if options.only in (None, name):
