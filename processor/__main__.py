@@ -117,15 +117,13 @@ def gather_settings(
     service_linked: bool = False,
     data_events: tuple[str, ...] = (),
     no_read_only: bool = False,
-    run: dict[str, Any] | None = None,
+    **sections: dict[str, Any],
 ) -> Settings:
     """The settings of a command: what its options say, over the environment and the file."""
     overlay: dict[str, Any] = {"windows": windows, "only": only, "skip": skip, "service_linked_roles": service_linked}
     if data_events or no_read_only:
         overlay["logging"] = {"*": {"data_events": list(data_events), "read_only": not no_read_only}}
-    if run:
-        overlay["run"] = run
-    return read_settings(config, overlay)
+    return read_settings(config, {**overlay, **sections})
 
 
 def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) -> Place:
@@ -300,6 +298,9 @@ def explain(
 @choose_settings
 @click.option("--host", metavar="ADDRESS", help="Where to serve /metrics. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Its port; 0 takes a free one. Default: 9464.")
+@click.option("--token-file", metavar="PATH", help="A file with the token that the page asks for, for a wider --host.")
+@click.option("--exemptions", metavar="FILE", help="Who has answered for what, and the break-glass principals (TOML).")
+@click.option("--alertmanager", metavar="URL", help="Push first uses to this Alertmanager at once, besides the rules.")
 @choose_store
 @explain_failure
 def run(
@@ -308,23 +309,38 @@ def run(
     organizations: Sequence[str],
     host: str | None,
     port: int | None,
+    token_file: str | None,
+    exemptions: str | None,
+    alertmanager: str | None,
     url: str | None,
     folder: Path | None,
     **narrowing: Any,
 ) -> int:
-    """Follow files and folders as they grow, and serve the gap as metrics until SIGTERM.
+    """Follow files and folders as they grow, and serve the gap as metrics and as a page until SIGTERM.
 
-    Serves /metrics, /healthz and /readyz. Without --redis or --state the store is gone at the end.
+    Serves the page at /, /api, /metrics, /healthz and /readyz. Without --redis or --state the store is gone at the end.
     """
     from processor.batch import read_inventories
-    from processor.run import RunOrder, run_forever, stop_on_signals
+    from processor.run import RunOrder, run_forever
+    from processor.shell.push import build_pusher
+    from processor.stopping import stop_on_signals
+    from processor.watching import find_inventory_time, read_watching
 
-    settings = gather_settings(**narrowing, run={"host": host, "port": port})
-    order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations, warn))
+    alerts = {"exemptions": exemptions, "alertmanager": alertmanager}
+    settings = gather_settings(
+        **narrowing, run={"host": host, "port": port}, page={"token_file": token_file}, alerts=alerts
+    )
+    watching = read_watching(settings.alerts)
+    inventory = read_inventories(inventories, organizations, warn)
+    order = RunOrder(tuple(paths), settings, inventory, watching, find_inventory_time(inventories))
+    order.pusher = build_pusher(settings.alerts, warn)
     place = choose_place(url, folder)
 
+    def say_url(at: str) -> None:
+        warn(f"serving {at}/metrics{f' and the page at {at}/' if settings.page.serve else ''}")
+
     async def run_here() -> int:
-        return await run_forever(order, place, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())
+        return await run_forever(order, place, warn, say_url, stop_on_signals())
 
     return asyncio.run(run_here())
 

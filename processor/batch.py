@@ -20,10 +20,11 @@ from processor.opening import Opened, Place, load_loops, load_opened, open_store
 from processor.replay import AsOfError, Replay
 from processor.settings import Settings, dump_settings, load_settings
 from processor.shell.files import Source, SourceError, SourceReader, find_sources
-from processor.shell.grants import write_grants
+from processor.shell.grants import write_grants, write_inventory_times
 from processor.shell.redis import Store, StoreRefused
 from processor.shell.tables import load_catalogue
 from processor.shell.terminal import expect_broken_pipe, print_report, show_progress
+from processor.watching import find_inventory_time
 
 Style = tuple[str, bool, str | None]
 """table or json, whether every action is listed, and what is a finding"""
@@ -115,6 +116,10 @@ def choose_as_of(opened: Opened, order: ReplayOrder, warn: Callable[[str], None]
 async def finish(opened: Opened, order: ReplayOrder, fresh: dict[int, InventoryPrincipal], as_of: int) -> None:
     """Store the inventory and what a report of this store needs to know."""
     commands = write_grants(opened.store, opened.catalogue, opened.inventory, fresh, as_of)
+    taken = find_inventory_time(order.inventories) or as_of
+    commands += write_inventory_times(
+        opened.store, dict.fromkeys({found.account_id for found in fresh.values()}, taken)
+    )
     known = {
         "as_of": str(as_of),
         "settings": dump_settings(order.settings),

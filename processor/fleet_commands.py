@@ -89,7 +89,7 @@ def intake(
     """
     from processor.batch import read_inventories
     from processor.intake_run import IntakeOrder, run_intake
-    from processor.run import stop_on_signals
+    from processor.stopping import stop_on_signals
 
     brokers = gather_brokers(**take_connection(options))
     settings = gather_settings(**options, run={"host": host, "port": port})
@@ -125,7 +125,7 @@ def ledger(
     /readyz.
     """
     from processor.ledger_run import LedgerOrder, run_ledger
-    from processor.run import stop_on_signals
+    from processor.stopping import stop_on_signals
 
     brokers = gather_brokers(**take_connection(options))
     settings = gather_settings(**options, run={"host": host, "port": port})

@@ -19,7 +19,7 @@ from processor.core.tally import Tally
 from processor.leased_files import LeasedFiles
 from processor.ledger_run import BROKER_WAIT_SECONDS, STOP_SECONDS, wait_for_brokers
 from processor.opening import RejectLog, build_actions, load_loops
-from processor.run import FUTURE_SECONDS_MAX, RejectRatio, end_in_time
+from processor.rejecting import FUTURE_SECONDS_MAX, RejectRatio
 from processor.sending import Sender, UsesLog
 from processor.settings import Settings
 from processor.shell.brokers import BrokerError, BrokerSettings
@@ -31,6 +31,7 @@ from processor.shell.metrics import Health, PipelineCollector, make_registry, re
 from processor.shell.modes import enter_kafka_mode
 from processor.shell.redis import Store, StoreLost
 from processor.shell.tables import load_catalogue
+from processor.stopping import end_in_time
 from topics import grants, uses
 from topics.contract import SHARDS
 from topics.uses import Mark

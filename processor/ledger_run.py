@@ -11,7 +11,6 @@ from typing import Any
 
 from processor.core.tally import Tally
 from processor.opening import load_loops
-from processor.run import end_in_time
 from processor.settings import Settings, SettingsError, dump_settings
 from processor.shard import ShardParts
 from processor.shards import CALLBACK_SECONDS_MAX, Shards
@@ -24,6 +23,8 @@ from processor.shell.metrics import Health, PipelineCollector, make_registry, re
 from processor.shell.modes import enter_kafka_mode
 from processor.shell.redis import Store, StoreError
 from processor.shell.tables import load_catalogue
+from processor.stopping import end_in_time
+from processor.watching import read_watching
 from topics import uses
 from topics.contract import SHARDS
 
@@ -96,7 +97,9 @@ async def run_ledger(
     )
 
     def members() -> list[bytes]:
-        return [render_pipeline(registry), *(running[0].shards.text.members() if running else [])]
+        shards = running[0].shards if running else None
+        gaps = [] if shards is None else [*shards.text.members(), *shards.first_uses.members()]
+        return [render_pipeline(registry), *gaps]
 
     server = Server(members, lambda: None if health.ready else health.why_not, {})
     await server.start(order.settings.run.host, order.settings.run.port)
@@ -136,6 +139,7 @@ async def _own_shards(
     stopping: asyncio.Event,
     running: "list[Ledgers]",
 ) -> None:
+    watching = read_watching(order.settings.alerts)
     await enter_kafka_mode(store)
     catalogue = load_catalogue()
     await store.persist(
@@ -144,7 +148,7 @@ async def _own_shards(
     )
     await write_catalogue(store, catalogue)
     log = LedgerLog(order.brokers, order.prefix)
-    parts = ShardParts(catalogue, order.settings, order.clock, warn, {})
+    parts = ShardParts(catalogue, order.settings, order.clock, warn, {}, watching)
     shards = Shards(store, Member(cluster, order.group, store.member), parts, log)
     ledgers = Ledgers(order, shards, log, warn)
     running[:] = [ledgers]
@@ -217,6 +221,7 @@ class Ledgers:
             health.flushed_at = min((shard.flushed_at for shard in owned), default=0.0)
             health.principals = sum(len(shard.tracker) for shard in owned)
             health.first_uses_evicted = sum(shard.tracker.first_uses_evicted for shard in owned)
+            health.first_uses_lost = sum(shard.tracker.first_uses_lost for shard in owned)
             health.ready, health.why_not = bool(owned), "no shards are assigned yet"
             await asyncio.sleep(min(0.05, run.flush_seconds / 2))
 

@@ -1,66 +1,37 @@
 """`gapwatch run`: follow sources, keep the gap by the clock, serve metrics, until told to stop."""
 
 import asyncio
+import gc
 import itertools
-import signal
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from prometheus_client import Histogram
 
+from processor.core.board import Board
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.sessions import SHARDS
 from processor.core.tally import Tally
 from processor.core.tracker import Tracker
-from processor.opening import Opened, Place, RejectLog, load_loops, load_opened, open_store
+from processor.core.watch import NOT_WATCHING, Watch, Watching
+from processor.notify import notify_people
+from processor.opening import Opened, Place, load_loops, load_opened, open_store
+from processor.page.reading import Look, Reader
+from processor.page.site import open_pages
+from processor.rejecting import FUTURE_SECONDS_MAX, RejectRatio
 from processor.settings import Settings, dump_settings
+from processor.shell.channels import check_channels
 from processor.shell.follow import Follower, Slice
-from processor.shell.grants import write_grants
+from processor.shell.gap_text import GapText
+from processor.shell.grants import load_inventory_times, write_grants, write_inventory_times
 from processor.shell.http import Handler, Server
-from processor.shell.metrics import GapText, Health, PipelineCollector, make_registry, render_pipeline
-from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
-
-FUTURE_SECONDS_MAX = 15 * 60
-"""A record that is further ahead of the clock is rejected: its time would hold back every later verdict."""
-
-REJECTS_OF = 10_000
-STOP_SECONDS_MAX = 3.0
-"""How long a Redis that does not answer may hold up the end."""
-
-Warn = Callable[[str], None]
-
-
-class RejectRatioError(StoreError):
-    """Too many records are bad: something else than CloudTrail is being read."""
-
-
-class RejectRatio:
-    """Stops rather than throw everything away: when the share of rejects among the last 10,000 records is too high."""
-
-    def __init__(self, ratio_max: float) -> None:
-        self._ratio_max = ratio_max
-        self._recent: deque[tuple[int, int]] = deque([(0, 0)])
-
-    def start(self, tally: Tally) -> None:
-        """Count from here on."""
-        self._recent = deque([(tally.read, tally.classes["rejected"])])
-
-    def check(self, tally: Tally, rejects: RejectLog) -> None:
-        """Raise RejectRatioError where the share is too high."""
-        now = (tally.read, tally.classes["rejected"])
-        self._recent.append(now)
-        while len(self._recent) > 1 and now[0] - self._recent[1][0] >= REJECTS_OF:
-            self._recent.popleft()
-        read, rejected = now[0] - self._recent[0][0], now[1] - self._recent[0][1]
-        if read >= REJECTS_OF and rejected > read * self._ratio_max:
-            raise RejectRatioError(
-                f"{rejected} of the last {read} records were rejected, more than reject_ratio_max allows: is this CloudTrail? "
-                + "; ".join(itertools.islice(rejects.lines(), 3))
-            )
+from processor.shell.metrics import Health, PipelineCollector, make_registry, render_pipeline
+from processor.shell.push import Pusher
+from processor.shell.redis import RENEW_SECONDS, Store, StoreLost
+from processor.shell.watch_text import WatchText
+from processor.stopping import Warn, end_in_time
 
 
 @dataclass(slots=True)
@@ -72,13 +43,18 @@ class Held:
 
 @dataclass(slots=True)
 class RunOrder:
-    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics."""
+    """What `run` was asked for. `inventory_time` is when the inventory was taken (None: now); `clock` gives seconds since
+    1970; `pages` are served beside /metrics, and `links` to them are named on every page."""
 
     paths: tuple[str, ...]
     settings: Settings
     inventory: dict[int, InventoryPrincipal]
+    watching: Watching = NOT_WATCHING
+    inventory_time: int | None = None
+    pusher: Pusher | None = None
     clock: Callable[[], float] = time.time
     pages: Mapping[str, Handler] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
 
 
@@ -92,6 +68,10 @@ class Runner:
         self.health = health
         self.text: GapText | None = None
         self.tracker: Tracker | None = None
+        self.board: Board | None = None
+        self.watch: Watch | None = None
+        self.watch_text: WatchText | None = None
+        self.inventoried: dict[str, int] = {}
         self.opened: Opened | None = None
         self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
 
@@ -102,18 +82,37 @@ class Runner:
         horizon = Horizon(spans_max=order.settings.run.horizon_hours + 1)
         opened = self.opened = await load_opened(self._store, order.settings, horizon, fresh=order.inventory)
         commands = write_grants(self._store, opened.catalogue, opened.inventory, order.inventory, int(clock()))
+        taken = int(clock()) if order.inventory_time is None else order.inventory_time
+        fresh_times = dict.fromkeys({found.account_id for found in order.inventory.values()}, taken)
+        self.inventoried = {**await load_inventory_times(self._store), **fresh_times}
+        commands += write_inventory_times(self._store, fresh_times)
         commands.append(("HSET", self._store.key(b"meta"), "settings", dump_settings(order.settings), "as_of", "0"))
         await opened.state.flush(commands)
         usages = opened.ledger.principals.values()
         fleet = opened.build_fleet(order.settings, None)
         tally = opened.pipeline.tally
         self._ratio.start(tally)
-        self.tracker = Tracker(fleet, usages, min(tally.newest, int(clock())))
-        self.text = GapText(self.tracker)
+        as_of = min(tally.newest, int(clock()))
+        self.tracker = Tracker(fleet, usages, as_of, order.watching)
+        self.watch = Watch(fleet, usages, order.watching, int(clock()))
+        self.board = Board(window.label for window in fleet.windows)
+        self.text = GapText(self.tracker, note=self.board.note, forget=self.board.forget)
+        self.watch_text = WatchText(self.tracker, self.watch, order.watching.exemptions, self.inventoried)
         await self._refresh_text()
+        # What is loaded is here to stay: a collection that walks over all of it would hold everything up for 0.3 s and more.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
         self.health.flushed_at = clock()
         self.health.ready = True
         self.health.shards = SHARDS
+
+    def look(self) -> Look:
+        """What those who look on need of a runner that has loaded."""
+        assert self.tracker is not None  # noqa: S101 - load came before
+        assert self.opened is not None  # noqa: S101 - load came before
+        assert self.board is not None  # noqa: S101 - load came before
+        return Look(self.tracker, self.opened, self.board)
 
     async def follow(self, stopping: asyncio.Event, flush_seconds: Histogram) -> None:
         """Read, apply, flush, and let time pass, until `stopping` is set; then flush once more and return."""
@@ -157,6 +156,7 @@ class Runner:
         """Store what changed, then let the gap and the metrics follow what is stored."""
         assert self.opened is not None  # noqa: S101 - load came before
         assert self.tracker is not None  # noqa: S101 - load came before
+        assert self.watch is not None  # noqa: S101 - load came before
         clock = self._order.clock
         changed = [(usage, list(usage.dirty)) for usage in self.opened.ledger.dirty]
         if changed or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
@@ -164,42 +164,50 @@ class Runner:
                 await self.opened.state.flush()
             self.health.flushed_at = clock()
         self.health.waiting = False
-        for usage, actions in changed:
-            self.tracker.apply_uses(usage, actions)
-        self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
-        newest = self.opened.pipeline.tally.newest
         now = int(clock())
-        self.tracker.advance(now if follower.caught_up else min(newest, now))
+        as_of = now if follower.caught_up else min(self.opened.pipeline.tally.newest, now)
+        # Coverage comes first: it says which first uses are of principals that are learning.
+        self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
+        span = (self.tracker.as_of, max(as_of, self.tracker.as_of))
+        for usage, actions in changed:
+            self.tracker.apply_uses(usage, actions, now)
+            self.watch.apply_uses(usage, actions, span, now)
+        self.tracker.advance(as_of)
         await self._refresh_text()
+
+    def members(self) -> list[bytes]:
+        """The gap's metrics and those beside it as gzip members; nothing while nothing is loaded."""
+        if self.text is None or self.watch_text is None:
+            return []
+        return [*self.text.members(), *self.watch_text.members(int(self._order.clock()))]
 
     async def _refresh_text(self) -> None:
         assert self.tracker is not None  # noqa: S101 - load came before
         assert self.text is not None  # noqa: S101 - load came before
-        for _ in self.text.refresh():
+        assert self.watch_text is not None  # noqa: S101 - load came before
+        for _ in itertools.chain(self.text.refresh(), self.watch_text.refresh(int(self._order.clock()))):
             await asyncio.sleep(0)
         self.health.as_of = self.tracker.as_of
         self.health.principals = len(self.tracker)
         self.health.first_uses_evicted = self.tracker.first_uses_evicted
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
-    return stopping
+        self.health.first_uses_lost = self.tracker.first_uses_lost
+        if self._order.pusher is not None:
+            self._order.pusher.note(self.tracker.first_uses)
 
 
 async def run_forever(
     order: RunOrder, place: Place, warn: Warn, started: Callable[[str], None], stopping: asyncio.Event
 ) -> int:
     """Run until `stopping` is set. A store that is lost is claimed again, and read again from what it holds."""
+    check_channels(order.settings.notify)
     load_loops(warn)
     health, held = Health(), order.held
     server, flush_seconds = make_server(order, health, held)
     await server.start(order.settings.run.host, order.settings.run.port)
     started(server.url)
+    if order.pusher is not None:
+        health.pushed = order.pusher.counts
+        order.pusher.start()
 
     def wait(text: str) -> None:
         if not health.waiting:
@@ -213,32 +221,15 @@ async def run_forever(
                     await hold_once(order, store, place, health, held, stopping, flush_seconds, warn)
                 except StoreLost as error:
                     warn(f"{error}; starting again from what it holds")
-                    health.ready, health.why_not = False, "the store was lost: starting again"
+                    health.ready, health.why_not, health.as_of = False, "the store was lost: starting again", 0
 
     try:
         await end_in_time(asyncio.ensure_future(hold()), stopping, warn)
     finally:
+        if order.pusher is not None:
+            await order.pusher.stop()
         await server.stop()
     return 0
-
-
-async def end_in_time(
-    holding: asyncio.Future[None], stopping: asyncio.Event, warn: Warn, seconds: float = STOP_SECONDS_MAX
-) -> None:
-    """Wait for the end of `holding`; once `stopping` is set no longer than so many seconds."""
-    stop = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait((holding, stop), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait((holding,), timeout=seconds)
-        if holding.done():
-            holding.result()
-            return
-        warn("Redis does not answer: what it has not stored yet is read again at the next start")
-    finally:
-        stop.cancel()
-        holding.cancel()
-    with suppress(asyncio.CancelledError):
-        await holding
 
 
 async def hold_once(
@@ -265,7 +256,8 @@ async def hold_once(
     runner = Runner(order, store, health, warn)
     await runner.load()
     held.runner = runner
-    await runner.follow(stopping, flush_seconds)
+    async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn):
+        await runner.follow(stopping, flush_seconds)
 
 
 def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Histogram]:
@@ -281,7 +273,10 @@ def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Hi
     registry, flush_seconds = make_registry(PipelineCollector(tally, health, order.clock, load_catalogue().version))
 
     def members() -> list[bytes]:
-        text = held.runner.text if held.runner is not None else None
-        return [render_pipeline(registry), *(text.members() if text is not None else [])]
+        return [render_pipeline(registry), *(held.runner.members() if held.runner is not None else [])]
 
-    return Server(members, lambda: None if health.ready else health.why_not, order.pages), flush_seconds
+    def look() -> Look | None:
+        return None if held.runner is None else held.runner.look()
+
+    pages = open_pages(order.settings, Reader(look, health, order.clock), order.pages, order.links)
+    return Server(members, lambda: None if health.ready else health.why_not, pages), flush_seconds

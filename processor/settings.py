@@ -18,6 +18,30 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
     poll_seconds = 0.5               # how often files are looked at, 0.05 to 60
     horizon_hours = 2                # how far back a duplicate is recognised, in hours of event time, 1 to 9600
     reject_ratio_max = 0.1           # above this share of the last 10,000 records the process stops
+
+    [page]
+    serve = true                     # whether the page and /api are served beside /metrics
+    token_file = "/run/secrets/page" # a file with the bearer token that page and /api then ask for; needed where host is not a
+                                     # loopback address. /metrics, /healthz and /readyz never ask for it
+    [notify]                         # messages to people who have no Alertmanager; none without one of the first two
+    webhook_url_file = "/run/secrets/webhook"  # a file with the address of an incoming webhook (Slack's and its like)
+    sns_topic_arn = "arn:aws:sns:REGION:ACCOUNT:NAME"
+    every_seconds = 60               # at most one message in so many seconds and channel: what comes faster is put together
+    learning_days = 7                # first uses of a younger principal, or of a log known for less, are told only where they are
+                                     # privilege escalation or defense evasion
+    digest = false                   # once a day (UTC): how many principals hold unused risky grants, and the worst
+    behind_seconds = 900             # tell when verdicts stay behind the clock for longer, and when that is over; 0: do not tell
+    silent_seconds = 0               # tell when no event has come for so long; 0: do not tell
+    page_url = ""                    # where people reach the page, for links: https://gapwatch.example
+    [alerts]
+    exemptions = "exemptions.toml"   # who has answered for what, and the break-glass principals: core/exemptions.py
+    learning_days = 7                # how long first uses are quiet: all in a new log, all but the gravest of a new principal
+    alertmanager = "http://127.0.0.1:9093"   # push first uses there, besides the rules; none by default
+    page_url = "https://gapwatch.example.com"       # what links in pushed alerts begin with, as external_labels do in
+    dashboards_url = "https://grafana.example.com"  # deploy/prometheus/prometheus.yml
+    runbooks_url = "https://example.com/runbooks"
+    [alerts.labels]                  # labels that Prometheus adds to what it sends (its external_labels): the same here
+    cluster = "eu"
 """
 
 import os
@@ -31,6 +55,7 @@ from msgspec import Meta, Struct
 
 from processor.core.gap import Logging, Window
 from processor.core.sessions import Scope
+from processor.core.watch import LEARNING_DAYS
 
 DAYS_MAX = 400
 Days = Annotated[int, Meta(ge=1, le=DAYS_MAX)]
@@ -58,6 +83,36 @@ class RunSettings(Struct, frozen=True, forbid_unknown_fields=True):
     reject_ratio_max: Annotated[float, Meta(gt=0, le=1)] = 0.1
 
 
+class PageSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    serve: bool = True
+    token_file: str = ""
+
+
+class NotifySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """No secret is in here: a store keeps the settings."""
+
+    webhook_url_file: str = ""
+    sns_topic_arn: str = ""
+    every_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 60
+    learning_days: Annotated[int, Meta(ge=0, le=DAYS_MAX)] = 7
+    digest: bool = False
+    behind_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 900
+    silent_seconds: Annotated[float, Meta(ge=0, le=30 * 86_400)] = 0
+    page_url: Annotated[str, Meta(pattern=r"^(https?://[^\s<>|]+)?$")] = ""
+
+
+class AlertsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told of, to whom, and with which links; see the module's text."""
+
+    exemptions: str = ""
+    learning_days: Annotated[int, Meta(ge=0, le=90)] = LEARNING_DAYS
+    alertmanager: Annotated[str, Meta(pattern=r"^($|https?://)")] = ""
+    page_url: str = ""
+    dashboards_url: str = ""
+    runbooks_url: str = ""
+    labels: dict[str, str] = {}
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """See the module's text for each key."""
 
@@ -67,6 +122,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     service_linked_roles: bool = False
     logging: dict[str, LoggingSettings] = {}
     run: RunSettings = RunSettings()
+    page: PageSettings = PageSettings()
+    notify: NotifySettings = NotifySettings()
+    alerts: AlertsSettings = AlertsSettings()
 
     @property
     def gap_windows(self) -> tuple[Window, ...]:
@@ -106,8 +164,9 @@ def read_settings(path: str | None, overlay: Mapping[str, Any]) -> Settings:
 
 
 def dump_settings(settings: Settings) -> bytes:
-    """What a store keeps, so that `report` and `explain` see what the writer saw."""
-    return msgspec.json.encode(settings)
+    """What a store keeps, so that `report` and `explain` see what the writer saw. Where alerts go is not of it: an
+    address may hold a password."""
+    return msgspec.json.encode(msgspec.structs.replace(settings, alerts=AlertsSettings()))
 
 
 def load_settings(stored: bytes | str) -> Settings:

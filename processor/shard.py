@@ -22,6 +22,7 @@ from processor.core.ledger import Ledger
 from processor.core.records import TIME_MAX
 from processor.core.tally import Tally
 from processor.core.tracker import Tracker
+from processor.core.watch import NOT_WATCHING, Watching
 from processor.settings import Settings
 from processor.shell.commands import Command
 from processor.shell.grants import Translator, load_grants, pack_grants, unpack_grants
@@ -41,13 +42,14 @@ _POSITION = Packer(">BI")
 @dataclass(frozen=True, slots=True)
 class ShardParts:
     """What all shards of a process have in common. `clock` gives seconds since 1970; `observed` are the actions that were used
-    in each account, by whomever."""
+    in each account, by whomever; `watching` says which first uses are news."""
 
     catalogue: Catalogue
     settings: Settings
     clock: Callable[[], float]
     warn: Callable[[str], None]
     observed: dict[str, int]
+    watching: Watching = NOT_WATCHING
 
 
 class Shard:
@@ -102,7 +104,7 @@ class Shard:
             parts.catalogue, settings.gap_windows, self.ledger.principals, self.inventory, self._find_coverage(),
             settings.logging_by_account, settings.scope,
         )  # fmt: skip
-        self.tracker = Tracker(fleet, self.ledger.principals.values(), self._as_of, keep_before=True)
+        self.tracker = Tracker(fleet, self.ledger.principals.values(), self._as_of, parts.watching, keep_before=True)
         for account_id, seen in fleet.seen_by_account().items():
             new = seen & ~parts.observed.get(account_id, 0)
             if new:
@@ -249,12 +251,14 @@ class Shard:
         self.hold.is_sound = True
         self.flushed_at = self._parts.clock()
         self.flushed_uses = uses_before
+        # Coverage comes first: it says which first uses are of principals that are learning.
+        self.tracker.cover(self._find_coverage())
+        now = int(self._parts.clock())
         for usage, actions in changed:
-            self.tracker.apply_uses(usage, actions)
+            self.tracker.apply_uses(usage, actions, now)
         new_grants, self._new_grants = self._new_grants, {}
         for key, (_, found) in new_grants.items():
             self.tracker.apply_grants(key, partial(self._put_grants, key, found))
-        self.tracker.cover(self._find_coverage())
         return self.advance()
 
     def _put_grants(self, key: int, found: InventoryPrincipal | None) -> None:

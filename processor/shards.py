@@ -5,6 +5,7 @@ older) is dropped from memory and claimed anew; then it goes on from what the st
 """
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
@@ -14,8 +15,8 @@ from processor.core.gap_changes import Written
 from processor.shard import Shard, ShardParts
 from processor.shell.brokers import BrokerError
 from processor.shell.commands import Command
+from processor.shell.gap_text import FirstUsesText, GapText
 from processor.shell.holds import Member, ShardHold
-from processor.shell.metrics import GapText
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
 
 CALLBACK_SECONDS_MAX = 5.0
@@ -61,11 +62,11 @@ class Shards:
         self._claiming = asyncio.Lock()
         self._by_hash = parts.catalogue.ids_by_hash
         self.text = GapText()
+        self.first_uses = FirstUsesText()
         self.lost = 0
         self.gaps = 0
         self.skipped = 0
-        self.is_behind = False
-        """Set from outside: there is much to read, and nobody waits for the last of it; then flushes are fewer."""
+        self.is_behind = False  # Set from outside: nobody waits for the last of much that is to be read: fewer flushes.
 
     @property
     def owned(self) -> Mapping[int, Shard]:
@@ -108,6 +109,7 @@ class Shards:
                     self._forget(number)
                     await shard.load()
                     self.text.add(shard.tracker)
+                    self.first_uses.add(shard.tracker)
                 self._owned[number] = shard
                 return shard.place(*bounds)
 
@@ -115,6 +117,7 @@ class Shards:
         shard = self._owned.pop(number, None)
         if shard is not None:
             self.text.remove(shard.tracker, number)
+            self.first_uses.remove(shard.tracker)
 
     async def _follow_grants(self) -> None:
         await self._broker.follow_grants({number: shard.grants_offset for number, shard in self._owned.items()})
@@ -164,7 +167,7 @@ class Shards:
             elif check:
                 await self._check_one(shard)
         await self._share_observed()
-        for _ in self.text.refresh():
+        for _ in itertools.chain(self.text.refresh(), self.first_uses.refresh()):
             await asyncio.sleep(0)
 
     async def _claim_late(self, numbers: Collection[int]) -> None:

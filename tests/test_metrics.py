@@ -26,26 +26,48 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from processor.core import tracker as tracking
+from processor.core.exemptions import read_exemptions
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
+from processor.core.sessions import DENIED, SUCCEEDED, key_of
 from processor.core.tracker import Tracker
+from processor.core.watch import Watch, Watching
+from processor.shell.gap_text import GapText
 from processor.shell.http import Server
 from processor.shell.metrics import (
     CATALOGUE,
     ROWS,
-    GapText,
     Health,
     PipelineCollector,
     make_registry,
     render_pipeline,
 )
+from processor.shell.watch_text import WatchText
 
 SMALL = build_small_catalogue()
 NOW = 20_000 * DAY
 ODD = Principal('arn:aws:iam::111122223333:role/a"b\\c/odd', "AROAODD", ACCOUNT, "role")
 BUILDER = build_principal("builder")
 FAR = build_principal("far", "444455556666")
+YOUNG = build_principal("young")
+GLASS = build_principal("break-glass")
+WATCHING = Watching(
+    read_exemptions(
+        """
+        [break_glass]
+        principals = ["arn:aws:iam::*:role/break-glass"]
+        [exemptions."far keys"]
+        principal = "arn:aws:iam::444455556666:role/*"
+        action = "iam:createaccess*"
+        alerts = ["unused", "first_use"]
+        owner = "far@example.com"
+        reason = "rehearsed once a quarter"
+        expires = 2030-12-31
+        """,
+        "the tests' exemptions",
+    )
+)
 VERDICTS = ("used", "unused", "unobservable", "too_new", "unproven")
 
 
@@ -56,32 +78,36 @@ class Scene:
         self.ledger: Ledger = build_ledger()
         accounts = {} if covered is None else {ACCOUNT: covered, FAR.account_id: covered}
         fleet = build_fleet(SMALL, self.ledger, holdings, covered=accounts)
-        self.tracker = Tracker(fleet, [], NOW)
+        self.tracker = Tracker(fleet, [], NOW, WATCHING)
+        self.watch = Watch(fleet, [], WATCHING, NOW)
         self.text = GapText(self.tracker)
+        self.watch_text = WatchText(self.tracker, self.watch, WATCHING.exemptions, {ACCOUNT: NOW - DAY})
         self.health = Health(ready=True, as_of=NOW, flushed_at=NOW + 1.0)
         collector = PipelineCollector(lambda: self.ledger.tally, self.health, lambda: NOW + 5.0, SMALL.version)
         self.registry, self.flush_seconds = make_registry(collector)
         self.events = 0
 
-    def use(self, principal: Principal, *names: str, time: int = NOW) -> None:
+    def use(self, principal: Principal, *names: str, time: int = NOW, outcome: int = SUCCEEDED) -> None:
         self.events += 1
         actions = [SMALL.ids[name] for name in names]
         session = build_session(principal)
-        self.ledger.apply_uses([build_use(self.ledger, session, actions, time, self.events)])
+        self.ledger.apply_uses([build_use(self.ledger, session, actions, time, self.events, outcome)])
         for usage in self.ledger.take_dirty():
-            self.tracker.apply_uses(usage, list(usage.dirty))
+            self.tracker.apply_uses(usage, list(usage.dirty), NOW + 5)
+            self.watch.apply_uses(usage, list(usage.dirty), (NOW, NOW), NOW + 5)
             usage.dirty.clear()
             for cell in usage.cells.values():
                 cell.dirty = False
 
     def members(self) -> list[bytes]:
-        return [render_pipeline(self.registry), *self.text.members()]
+        return [render_pipeline(self.registry), *self.text.members(), *self.watch_text.members(NOW + 5)]
 
     def read(self) -> str:
-        for _ in self.text.refresh():
+        for _ in (*self.text.refresh(), *self.watch_text.refresh(NOW + 5)):
             pass
         self.health.principals = len(self.tracker)
         self.health.first_uses_evicted = self.tracker.first_uses_evicted
+        self.health.first_uses_lost = self.tracker.first_uses_lost
         return gzip.decompress(b"".join(self.members())).decode()
 
     def samples(self, name: str) -> list[Sample]:
@@ -103,7 +129,9 @@ def parse(text: str) -> list[Any]:
 def make_full_scene() -> Scene:
     """Every family has a series: used, unused, risky, not granted, refused, rejected."""
     holdings = [build_holding(each, SMALL.all_mask & ~1) for each in (ODD, BUILDER, FAR)]
-    scene = Scene(holdings)
+    scene = Scene([*holdings, build_holding(YOUNG, 2, created=NOW - DAY), build_holding(GLASS, SMALL.all_mask)])
+    scene.use(GLASS, "ec2:DescribeInstances")
+    scene.use(FAR, "iam:CreateAccessKey", outcome=DENIED)
     scene.use(BUILDER, "ec2:DescribeInstances", "iam:CreateAccessKey")
     scene.use(ODD, "iam:CreateAccessKey", time=NOW - 3)
     scene.ledger.tally.count_rejected('odd "reason"\\')
@@ -158,7 +186,7 @@ def test_every_family_of_the_catalogue_has_a_series_here() -> None:
 def test_quotes_and_backslashes_in_paths_are_escaped() -> None:
     scene = make_full_scene()
     principals = {sample.labels["principal"] for sample in scene.samples("gapwatch_gap_grants")}
-    assert principals == {ODD.arn, BUILDER.arn, FAR.arn}
+    assert principals == {each.arn for each in (ODD, BUILDER, FAR, YOUNG, GLASS)}
     assert 'principal="arn:aws:iam::111122223333:role/a\\"b\\\\c/odd"' in scene.read()
 
 
@@ -191,9 +219,7 @@ def test_the_gap_is_told_by_verdict_for_each_window() -> None:
         assert found["used",] == 1
         assert scene.values("gapwatch_gap_used_not_granted", "principal", window=window) == {(BUILDER.arn,): 1}
     assert scene.values("gapwatch_gap_index", "principal", window="7d").keys() == {
-        (BUILDER.arn,),
-        (ODD.arn,),
-        (FAR.arn,),
+        (each.arn,) for each in (BUILDER, ODD, FAR, YOUNG, GLASS)
     }
 
 
@@ -234,7 +260,7 @@ def test_a_principal_without_inventory_has_no_series() -> None:
 def test_no_label_holds_an_action_but_for_the_first_uses() -> None:
     text = make_full_scene().read()
     for line in text.splitlines():
-        if not line.startswith(("#", "gapwatch_first_use_timestamp_seconds{")):
+        if not line.startswith(("#", "gapwatch_first_use_")):
             assert not any(name in line for name in SMALL.names), line
             assert "action=" not in line
 
@@ -259,6 +285,108 @@ def test_first_uses_are_capped_and_evictions_are_counted(monkeypatch: pytest.Mon
     found = scene.values("gapwatch_first_use_timestamp_seconds", "principal")
     assert sorted(found.values()) == [NOW + number for number in range(3, 8)]
     assert scene.values("gapwatch_first_use_evicted_total") == {(): 3}
+
+
+def test_first_uses_tell_their_gravest_class_and_why_they_are_quiet() -> None:
+    scene = make_full_scene()
+    scene.use(YOUNG, "iam:PassRole")
+    scene.use(BUILDER, "iam:PassRole", "lambda:CreateFunction")
+    scene.use(FAR, "iam:CreateAccessKey")
+    found = scene.values("gapwatch_first_use_timestamp_seconds", "principal", "action", "risk", "quiet")
+    assert set(found) == {
+        (BUILDER.arn, "iam:CreateAccessKey", "privilege_escalation", "no"),
+        (ODD.arn, "iam:CreateAccessKey", "privilege_escalation", "no"),
+        (FAR.arn, "iam:CreateAccessKey", "privilege_escalation", "exempt"),
+        # Who holds the whole path raises privileges with each part of it; who does not has the action's own class.
+        (BUILDER.arn, "iam:PassRole", "privilege_escalation", "no"),
+        (BUILDER.arn, "lambda:CreateFunction", "privilege_escalation", "no"),
+        (YOUNG.arn, "iam:PassRole", "permissions_management", "learning"),
+    }
+    assert scene.values("gapwatch_learning_until_timestamp_seconds", "principal") == {(YOUNG.arn,): NOW + 6 * DAY}
+
+
+def test_part_of_a_path_alone_has_no_class_of_its_own() -> None:
+    scene = Scene([build_holding(BUILDER, mask_of(SMALL, "lambda:CreateFunction"))])
+    scene.use(BUILDER, "lambda:CreateFunction")
+    assert set(scene.values("gapwatch_first_use_timestamp_seconds", "risk")) == {("escalation_part",)}
+
+
+def test_a_use_that_comes_late_is_news_when_it_is_met_and_history_is_none() -> None:
+    scene = Scene([])
+    scene.use(BUILDER, "iam:CreateAccessKey", time=NOW - 7_200)
+    scene.use(ODD, "iam:CreateAccessKey", time=NOW - 2 * DAY)
+    assert scene.values("gapwatch_first_use_seen_timestamp_seconds", "principal") == {
+        (BUILDER.arn,): NOW + 5,
+        (ODD.arn,): NOW - 2 * DAY,
+    }
+
+
+def test_first_uses_of_a_role_made_anew_are_one_series() -> None:
+    scene = Scene([])
+    scene.use(BUILDER, "iam:CreateAccessKey", time=NOW - 60)
+    scene.use(build_principal("builder", unique_id="AROAANEW"), "iam:CreateAccessKey", time=NOW - 5)
+    assert scene.values("gapwatch_first_use_timestamp_seconds", "principal", "action") == {
+        (BUILDER.arn, "iam:CreateAccessKey"): NOW - 5
+    }
+
+
+def test_only_first_uses_dropped_while_they_are_news_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "FIRST_USES_MAX", 2)
+    scene = Scene([])
+    for age in (40, 30, 20):
+        scene.use(build_principal(f"old{age}"), "iam:CreateAccessKey", time=NOW - age * DAY)
+    assert scene.values("gapwatch_first_use_lost_total") == {(): 0}
+    for number in range(3):
+        scene.use(build_principal(f"role{number}"), "iam:CreateAccessKey", time=NOW + number)
+    assert scene.values("gapwatch_first_use_lost_total") == {(): 1}
+
+
+# --- beside the gap ---------------------------------------------------------------------------------------------------
+
+
+def test_refusals_of_privileged_actions_are_counted_ever_and_lately() -> None:
+    scene = Scene([build_holding(BUILDER, 1)])
+    for _ in range(3):
+        scene.use(BUILDER, "iam:CreateAccessKey", "ec2:RunInstances", outcome=DENIED)
+    scene.watch.apply_uses(scene.ledger.principals[key_of(BUILDER)], [], (NOW, NOW), NOW)
+    assert scene.values("gapwatch_denied_privileged_total", "principal", "risk") == {
+        (BUILDER.arn, "privilege_escalation"): 3
+    }
+    assert scene.values("gapwatch_denied_privileged_recent", "principal") == {(BUILDER.arn,): 3}
+    again = Watch(scene.tracker.fleet, scene.ledger.principals.values(), WATCHING, NOW)
+    assert next(iter(again.denied.values())).by_risk == {"privilege_escalation": 3}
+    assert next(iter(again.denied.values())).recent.total == 0
+
+
+def test_break_glass_is_exempt_from_unused_and_told_when_used() -> None:
+    scene = make_full_scene()
+    risks = scene.values("gapwatch_gap_risk_grants", "window", "risk", principal=GLASS.arn)
+    assert risks
+    assert scene.values("gapwatch_gap_exempt_grants", "window", "risk", principal=GLASS.arn) == risks
+    assert scene.values("gapwatch_break_glass_use_timestamp_seconds", "principal") == {(GLASS.arn,): NOW}
+    assert scene.values("gapwatch_break_glass_seen_timestamp_seconds", "principal") == {(GLASS.arn,): NOW + 5}
+
+
+def test_an_exemption_quiets_what_it_names_until_it_ends() -> None:
+    scene = make_full_scene()
+    assert scene.values("gapwatch_gap_exempt_grants", "risk", principal=FAR.arn, window="7d") == {
+        ("privilege_escalation",): 1,
+        ("credentials_exposure",): 1,
+    }
+    assert scene.values("gapwatch_gap_exempt_grants", "risk", principal=BUILDER.arn) == {}
+    (end,) = scene.values("gapwatch_exemption_expiry_timestamp_seconds", "exemption").values()
+    scene.tracker.advance(int(end))
+    assert scene.values("gapwatch_gap_exempt_grants", "risk", principal=FAR.arn) == {}
+
+
+def test_a_principal_has_its_key_in_the_series_that_links_are_made_of() -> None:
+    scene = make_full_scene()
+    scene.use(build_principal("unlisted"), "ec2:RunInstances")
+    found = scene.values("gapwatch_principal_info", "principal", "key", "kind", "inventory")
+    assert (BUILDER.arn, f"{key_of(BUILDER):016x}", "role", "yes") in found
+    assert found.keys() >= {
+        (build_principal("unlisted").arn, f"{key_of(build_principal('unlisted')):016x}", "role", "no")
+    }
 
 
 # --- over HTTP --------------------------------------------------------------------------------------------------------

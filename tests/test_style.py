@@ -18,7 +18,7 @@ CORE = PROGRAM / "core"
 MODULE_LINES_MAX = 300
 LONG_MODULES = {
     "processor/__main__.py": (
-        360,
+        370,
         "the command line: options and their help in one place, hardly any code between them",
     ),
     "processor/core/inventory.py": (340, "one file format from beginning to end, bounds and errors included"),

@@ -191,7 +191,7 @@ def take_step(world: World, step: tuple[object, ...]) -> None:
         case ("lapse", str() as when):
             turn = min((gap_kept(world.tracker, key).turns_at for key in world.told), default=world.as_of)
             if turn < world.as_of + 1_000 * DAY:
-                world.lapse(turn - world.as_of - (when == "before it"))
+                world.lapse(max(0, turn - world.as_of - (when == "before it")))
         case ("inventory", list() as held):
             world.take_inventory(held)
         case ("restart",):

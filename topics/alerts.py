@@ -68,7 +68,7 @@ EXAMPLE = Example(
     b'"risks":["permissions_management","credentials_exposure"],'
     b'"evidence":{"event_id":"3f1c1f0e-7f0a-4c57-9d5e-000000000001","event_time":1767225600,'
     b'"operator":"jo@example.com","region":"us-east-1"},'
-    b'"labels":{"alertname":"GapwatchPrivilegedFirstUse","account_id":"111122223333",'
+    b'"labels":{"alertname":"GapwatchPrivilegedFirstUse","severity":"page","kind":"first_use","account":"111122223333",'
     b'"principal":"arn:aws:iam::111122223333:role/team/builder","action":"iam:CreateAccessKey"},'
     b'"annotations":{"summary":"builder used iam:CreateAccessKey for the first time"}}',
 )

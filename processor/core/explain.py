@@ -133,6 +133,7 @@ def _granting(inventory: InventoryPrincipal, action: int) -> Iterator[dict[str, 
                 "via_group": granting.via_group,
                 "statement": granting.statement,
                 "conditional": granting.conditional,
+                "condition": granting.condition,
                 "resources": list(granting.resources),
             }
 

@@ -42,6 +42,12 @@ class Coverage:
             first = self.shards.get(shard, self.accounts).get(account_id)
         return None if first is None else max(first, self.holes.get(shard, 0))
 
+    def since_of_all(self, account_id: str) -> int | None:
+        """Since when every shard's part of an account's log is known."""
+        of_no_shard = -1
+        known = [self.since_of(account_id, shard) for shard in (of_no_shard, *self.shards, *self.holes)]
+        return max((since for since in known if since is not None), default=None)
+
 
 class Fleet:
     """`logging` maps an account id, or "*" for all others, to what its trails log."""

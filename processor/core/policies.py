@@ -56,6 +56,7 @@ class Clause:
     conditional: bool
     everywhere: bool
     resources: tuple[str, ...]
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Statement:
     """One statement of a policy: `mask` holds its actions, `effect` is Allow or Deny, `id` its Sid or place from 1.
 
     `conditional` means that it does not hold for every request (or, in an RCP, not for every principal), `everywhere`
-    that its resources hold `*`.
+    that its resources hold `*`. `condition` is its Condition as JSON, with sorted keys, "" without one.
     """
 
     id: str
@@ -72,12 +73,13 @@ class Statement:
     conditional: bool
     everywhere: bool
     resources: tuple[str, ...]
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Granting:
     """One statement that allows something to a principal, and how it came to it. `policy_arn` is None for an inline
-    policy, `via_group` where no group stands between. `mask` is all that the statement allows."""
+    policy, `via_group` where no group stands between. `mask` is all that the statement allows, `condition` as in Statement."""
 
     policy: str
     policy_arn: str | None
@@ -86,6 +88,7 @@ class Granting:
     mask: int
     conditional: bool
     resources: tuple[str, ...]
+    condition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,7 @@ class PolicyParser:
                 clause.conditional,
                 clause.everywhere,
                 clause.resources,
+                clause.condition,
             )
             for clause in clauses
         )
@@ -257,6 +261,7 @@ def _read_clause(found: object, place: str, of_resources: bool) -> Clause:
         # IAM stores no statement without both; of a hand-written one the widest reading is the safe one.
         everywhere=resources is None or ("*" in resources and not without),
         resources=("*",) if resources is None else tuple(NOT_RESOURCE * without + each for each in resources),
+        condition=msgspec.json.encode(condition, order="sorted").decode() if condition else "",
     )
 
 
@@ -294,7 +299,7 @@ def build_policy(
 ) -> Policy:
     """A policy as a principal has it; without `arn` it is inline. Its Allows are plain where they have no Condition."""
     grantings = tuple(
-        Granting(name, arn, via_group, each.id, each.mask, each.conditional, each.resources)
+        Granting(name, arn, via_group, each.id, each.mask, each.conditional, each.resources, each.condition)
         for each in statements
         if each.effect == "Allow"
     )

@@ -4,26 +4,29 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from processor.core.catalogue import RISKS
 from processor.core.fleet import Coverage, Fleet, Member
 from processor.core.gap import PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
+from processor.core.privileged import gravest_risk, is_told, privileged_mask
 from processor.core.report import count_not_granted, granted_services
 from processor.core.sessions import key_of, shard_of
 from processor.core.usage import PrincipalUsage
-
-PRIVILEGED = tuple(risk for risk in RISKS if risk not in ("data_access", "destructive"))
-"""The classes whose first use is worth a look: they change who may do what, or hide it."""
+from processor.core.watch import NOT_WATCHING, Watching, when_seen
 
 FIRST_USES_MAX = 1_000
+
+NEWS_SECONDS = 3_600
+"""How long a first use is news: the rules alert for as long, and one that is dropped before is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class GapCounts:
-    """What the metrics say of one principal and window. `services` counts unused grants by service."""
+    """What the metrics say of one principal and window. `services` counts unused grants by service; `exempt` counts those
+    of `risks` that somebody has answered for."""
 
     window: str
     verdicts: dict[str, int]
     risks: dict[str, int]
+    exempt: dict[str, int]
     index: float
     services: dict[str, int]
     not_granted: int
@@ -31,12 +34,18 @@ class GapCounts:
 
 @dataclass(frozen=True, slots=True)
 class FirstUse:
-    """A privileged action's first successful use by a principal."""
+    """A privileged action's first successful use by a principal. `risk` is its gravest class there; `quiet` says why it is no
+    news: `new_log`, `learning` (then news in the gravest classes), `exempt`, or `no`. `seen` is when it became news, `key` the
+    principal's key."""
 
+    key: int
     time: int
     account_id: str
     arn: str
     action: str
+    risk: str
+    quiet: str
+    seen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,13 @@ class Tracker:
     with `keep_before` also `before`: why each changed first, and its verdicts then (None: without grants)."""
 
     def __init__(
-        self, fleet: Fleet, usages: Iterable[PrincipalUsage], as_of: int, *, keep_before: bool = False
+        self,
+        fleet: Fleet,
+        usages: Iterable[PrincipalUsage],
+        as_of: int,
+        watching: Watching = NOT_WATCHING,
+        *,
+        keep_before: bool = False,
     ) -> None:
         self.fleet = fleet
         self.as_of = as_of
@@ -62,20 +77,21 @@ class Tracker:
         self.first_uses_evicted = 0
         self.found_observable: list[tuple[str, int]] = []
         self.gone: set[int] = set()
+        self.first_uses_lost = 0
+        self.first_uses_changes = 1
+        self._watching = watching
+        self._next_expiry = watching.exemptions.next_expiry(as_of)
         self._gaps: dict[int, PrincipalGap] = {}
         self._turns: list[tuple[int, int]] = []
         self._by_account: dict[str, set[int]] = {}
         self._first_uses: dict[tuple[int, int], FirstUse] = {}
-        self._privileged = 0
-        for risk in PRIVILEGED:
-            self._privileged |= fleet.catalogue.risk_masks[risk]
-        for path in fleet.catalogue.paths:
-            self._privileged |= path.mask
+        self._privileged = privileged_mask(fleet.catalogue)
         for member in fleet.members():
             self.add(key_of(member.principal), member)
-        first = sorted(self._find_first_uses(usages), key=lambda found: found[1].time)
-        for place, use in first[-FIRST_USES_MAX:]:
-            self._first_uses[place] = use
+        first = heapq.nlargest(FIRST_USES_MAX, self._find_first_uses(usages), key=lambda found: found[0])
+        for _, usage, action in reversed(first):
+            place = int.from_bytes(usage.key, "big"), action
+            self._first_uses[place] = self._make_first_use(*place, usage, None)
 
     def add(self, key: int, member: Member) -> PrincipalGap:
         """Follow a principal from now on, or anew because what is known beside its uses has changed."""
@@ -85,8 +101,8 @@ class Tracker:
         self.changed.add(key)
         return gap
 
-    def apply_uses(self, usage: PrincipalUsage, actions: Iterable[int]) -> None:
-        """Take in that some cells of a principal changed."""
+    def apply_uses(self, usage: PrincipalUsage, actions: Iterable[int], now: int | None = None) -> None:
+        """Take in that some cells of a principal changed. `now` is the clock's time, of which first uses become news."""
         key = int.from_bytes(usage.key, "big")
         gap = self._gaps.get(key)
         if gap is None:
@@ -101,7 +117,7 @@ class Tracker:
                     self._change(key, "use", used)
                 self.note_seen(usage.principal.account_id, 1 << action)
             if self._privileged >> action & 1 and cell.last_success and (key, action) not in self._first_uses:
-                self._note_first_use(key, usage, action)
+                self._note_first_use(key, usage, action, now)
         if gap.turns_at < turned:
             heapq.heappush(self._turns, (gap.turns_at, key))
 
@@ -167,6 +183,9 @@ class Tracker:
         if self._keep_before:
             self._remember_turning(as_of)
         self.as_of = as_of
+        if self._next_expiry <= as_of:
+            self._next_expiry = self._watching.exemptions.next_expiry(as_of)
+            self.changed.update(self._gaps)
         while self._turns and self._turns[0][0] <= as_of:
             turn, key = heapq.heappop(self._turns)
             gap = self._gaps.get(key)
@@ -194,6 +213,7 @@ class Tracker:
         catalogue = self.fleet.catalogue
         escalation = catalogue.escalation_mask(granted)
         verdicts = self.fleet.verdicts_of(member, self._gaps[key], self.as_of)
+        exempt = self._watching.exemptions.exempt_mask(catalogue, member.principal.arn, "unused", self.as_of)
         counts = []
         for window, judged in zip(self.fleet.windows, verdicts, strict=True):
             counts.append(
@@ -201,6 +221,7 @@ class Tracker:
                     window.label,
                     {name: getattr(judged, name).bit_count() for name in _VERDICTS},
                     count_risks(catalogue, judged.unused, escalation),
+                    count_risks(catalogue, judged.unused & exempt, escalation) if exempt else {},
                     gap_index(catalogue, judged, granted, escalation),
                     self._count_services(judged),
                     count_not_granted(member, self.as_of - window.seconds),
@@ -215,28 +236,50 @@ class Tracker:
     def first_uses(self) -> Sequence[FirstUse]:
         return list(self._first_uses.values())
 
-    def _find_first_uses(self, usages: Iterable[PrincipalUsage]) -> Iterator[tuple[tuple[int, int], FirstUse]]:
+    @property
+    def first_uses_by_place(self) -> Mapping[tuple[int, int], FirstUse]:
+        """The same by principal's key and action."""
+        return self._first_uses
+
+    def _find_first_uses(self, usages: Iterable[PrincipalUsage]) -> Iterator[tuple[int, PrincipalUsage, int]]:
         for usage in usages:
-            key = int.from_bytes(usage.key, "big")
             for action, cell in usage.cells.items():
                 if self._privileged >> action & 1 and cell.last_success:
-                    yield (key, action), self._make_first_use(usage, action)
+                    yield cell.first_success, usage, action
 
-    def _make_first_use(self, usage: PrincipalUsage, action: int) -> FirstUse:
-        name = self.fleet.catalogue.names[action]
-        principal = usage.principal
-        return FirstUse(usage.cells[action].first_success, principal.account_id, principal.arn, name)
+    def _make_first_use(self, key: int, action: int, usage: PrincipalUsage, now: int | None) -> FirstUse:
+        catalogue, principal = self.fleet.catalogue, usage.principal
+        member = self.fleet.member(key)
+        time = usage.cells[action].first_success
+        exempt = self._watching.exemptions.exempt_mask(catalogue, principal.arn, "first_use", time)
+        return FirstUse(
+            key,
+            time,
+            principal.account_id,
+            principal.arn,
+            catalogue.names[action],
+            gravest_risk(catalogue, action, None if member.granted is None else member.granted.granted),
+            "exempt" if exempt >> action & 1 else self._watching.why_quiet(self.fleet, member, time),
+            when_seen(time, now),
+        )
 
-    def _note_first_use(self, key: int, usage: PrincipalUsage, action: int) -> None:
+    def _note_first_use(self, key: int, usage: PrincipalUsage, action: int, now: int | None) -> None:
         """Keep it, if it is newer than the oldest kept; a use that an eviction dropped is not new again."""
-        found = self._make_first_use(usage, action)
+        found = self._make_first_use(key, action, usage, now)
         if len(self._first_uses) >= FIRST_USES_MAX:
             oldest = min(self._first_uses, key=lambda place: self._first_uses[place].time)
-            if found.time <= self._first_uses[oldest].time:
+            dropped = self._first_uses[oldest]
+            if found.time <= dropped.time:
+                dropped = found
+            else:
+                del self._first_uses[oldest]
+                self.first_uses_evicted += 1
+            news = now is not None and dropped.seen > now - NEWS_SECONDS
+            self.first_uses_lost += news and is_told(dropped.risk, dropped.quiet)
+            if dropped is found:
                 return
-            del self._first_uses[oldest]
-            self.first_uses_evicted += 1
         self._first_uses[key, action] = found
+        self.first_uses_changes += 1
 
     def __contains__(self, key: int) -> bool:
         return key in self._gaps

@@ -1,6 +1,7 @@
 """The demo's page: the view as HTML, without scripts, reloading itself."""
 
 from html import escape
+from urllib.parse import urlencode
 
 from processor.demo.view import View
 
@@ -20,17 +21,23 @@ code { font-size: .9em; }
 """
 
 
+def link_principal(arn: str, action: str = "") -> str:
+    """An ARN that leads to the principal's page, and there to an action."""
+    found = urlencode({"arn": arn, **({"action": action} if action else {})})
+    return f'<a href="/principals?{escape(found)}"><bdi>{escape(arn)}</bdi></a>'
+
+
 def render_page(view: View) -> str:
     """The whole page; every text from a log is escaped."""
     rows = "".join(
-        f"<tr><td><bdi>{escape(row.arn)}</bdi></td><td>{row.window}</td><td>{row.granted:,}</td><td>{row.used:,}</td>"
+        f"<tr><td>{link_principal(row.arn)}</td><td>{row.window}</td><td>{row.granted:,}</td><td>{row.used:,}</td>"
         f"<td>{row.unused:,}</td><td>{row.unsure:,}</td>"
         f'<td><meter max="100" low="20" high="60" optimum="0" value="{row.index}">{row.index}</meter> {row.index}</td></tr>'
         for row in view.rows
     )
     stories = "".join(
         f"<li{'' if told.state else ' class=later'}>{escape(told.story.what)}<br><code>{escape(told.story.action)}</code> "
-        f"<bdi>{escape(told.story.principal_arn)}</bdi><br>{escape(told.state or 'its time has not come yet')}</li>"
+        f"{link_principal(told.story.principal_arn, told.story.action)}<br>{escape(told.state or 'its time has not come yet')}</li>"
         for told in view.stories
     )
     counts = ", ".join(f"{count:,} {escape(name)}" for name, count in view.records.items() if count)
@@ -39,7 +46,7 @@ def render_page(view: View) -> str:
 <meta http-equiv="refresh" content="2"><title>gapwatch demo</title><style>{_STYLE}</style></head><body>
 <h1>gapwatch: what roles may do, less what they did</h1>
 <p>As of {escape(view.as_of)}: {view.principals} principals; {counts or "nothing read yet"}.
-<a href="/metrics">Metrics</a></p>
+<a href="/">The fleet</a>, <a href="/metrics">metrics</a></p>
 <h2>Stories</h2><ul>{stories}</ul>
 <h2>The widest gaps</h2>
 <table><thead><tr><th>Principal</th><th>Window</th><th>Granted</th><th>Used</th><th>Unused</th><th>Cannot tell</th>

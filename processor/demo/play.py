@@ -11,21 +11,25 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from processor.core.exemptions import Exemption, Exemptions
 from processor.core.fleet import inventory_by_key
 from processor.core.inventory import read_inventory
 from processor.core.organizations import read_organization
+from processor.core.watch import Watching
 from processor.demo.company import Company, build_company
 from processor.demo.page import POLICY, render_page
 from processor.demo.stories import Story
 from processor.demo.view import Shower, build_view
 from processor.opening import Place, load_loops
-from processor.run import Held, RunOrder, run_forever, stop_on_signals
+from processor.run import Held, RunOrder, run_forever
 from processor.settings import LoggingSettings, RunSettings, Settings
 from processor.shell.tables import load_catalogue
+from processor.stopping import stop_on_signals
 
 SEED = 7
 WEEK_SECONDS = 7 * 86_400
 WRITE_RECORDS = 1_000
+STORIES_PATH = "/stories"
 
 Warn = Callable[[str], None]
 
@@ -70,7 +74,21 @@ def make_order(company: Company, log: Path, port: int) -> RunOrder:
     )
     inventory = inventory_by_key(read_inventory(documents, load_catalogue(), [tree]))
     held = Held()
-    return RunOrder((str(log),), settings, inventory, pages=make_pages(held, company.stories()), held=held)
+    watching = Watching(Exemptions((make_exemption(company.until),), ("arn:aws:iam::*:role/break-glass",)))
+    pages = make_pages(held, company.stories())
+    return RunOrder((str(log),), settings, inventory, watching, pages=pages, links={"Stories": STORIES_PATH}, held=held)
+
+
+def make_exemption(now: int) -> Exemption:
+    """What somebody at the company has answered for."""
+    return Exemption(
+        name="quarterly-restore",
+        principal="arn:aws:iam::*:role/service-role/backup-service-role",
+        action="*",
+        owner="platform@harbourlight.example",
+        reason="Restores are rehearsed once a quarter.",
+        expires=now + 40 * 86_400,
+    )
 
 
 def make_pages(held: Held, stories: list[Story]) -> dict[str, Callable[[web.Request], Any]]:
@@ -80,7 +98,7 @@ def make_pages(held: Held, stories: list[Story]) -> dict[str, Callable[[web.Requ
         text = render_page(build_view(held.runner, stories, time.time()))
         return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": POLICY})
 
-    return {"/": show_page}
+    return {STORIES_PATH: show_page}
 
 
 async def write_log(company: Company, log: Path, history: tuple[int, int], stopping: asyncio.Event) -> None:

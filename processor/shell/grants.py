@@ -30,6 +30,7 @@ class StoredGranting(Struct, array_like=True, gc=False):
     mask: bytes
     conditional: bool
     resources: tuple[str, ...]
+    condition: str = ""  # Stores of before it was kept have none.
 
 
 class StoredPrincipal(Struct, array_like=True, gc=False):
@@ -85,6 +86,7 @@ def pack_grants(found: InventoryPrincipal, version: str) -> bytes:
                         _pack(each.mask),
                         each.conditional,
                         tuple(each.resources),
+                        each.condition,
                     )
                     for each in grants.provenance
                 ),
@@ -137,6 +139,7 @@ def unpack_grants(packed: bytes, translators: Mapping[str, Translator]) -> Inven
                     mask=read(each.mask),
                     conditional=each.conditional,
                     resources=each.resources,
+                    condition=each.condition,
                 )
                 for each in found.provenance
             ),
@@ -146,6 +149,18 @@ def unpack_grants(packed: bytes, translators: Mapping[str, Translator]) -> Inven
         boundary=found.boundary,
         service_linked=found.service_linked,
     )
+
+
+async def load_inventory_times(store: Store) -> dict[str, int]:
+    """When the stored inventory of each account was taken, in seconds since 1970."""
+    (answer,) = await store.read_many([("HGETALL", store.key(b"inventories"))])
+    return {account.decode(): int(at) for account, at in dict(answer).items()}
+
+
+def write_inventory_times(store: Store, times: Mapping[str, int]) -> list[Command]:
+    """The commands that keep those times."""
+    pairs = [part for account, at in sorted(times.items()) for part in (account, str(at))]
+    return [("HSET", store.key(b"inventories"), *pairs)] if pairs else []
 
 
 async def load_grants(

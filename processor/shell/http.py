@@ -1,4 +1,4 @@
-"""/metrics, /healthz and /readyz on a loopback port."""
+"""/metrics, /healthz and /readyz, and the pages that a run has beside them."""
 
 import gzip
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,7 +15,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Server:
     """An HTTP server for one run. `members` gives the metrics as gzip members, `why_not_ready` None once ready.
 
-    `pages` maps more paths to handlers.
+    `pages` maps more paths to handlers, of GET unless another method stands before the path: `POST /login`.
     """
 
     def __init__(
@@ -30,8 +30,12 @@ class Server:
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/healthz", self._serve_health)
         app.router.add_get("/readyz", self._serve_readiness)
-        for path, handler in (pages or {}).items():
-            app.router.add_get(path, handler)
+        for place, handler in (pages or {}).items():
+            method, _, path = place.rpartition(" ")
+            if method:
+                app.router.add_route(method, path, handler)
+            else:
+                app.router.add_get(path, handler)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
         self.url = ""
 

@@ -1,22 +1,15 @@
-"""Every metric of gapwatch, and the text that /metrics serves.
-
-The gap's series are rendered one shard at a time, when a principal of it changed, and kept as gzip members: a scrape
-joins what is there, and Prometheus reads members one after another as one text.
-"""
+"""Every metric of gapwatch, and the pipeline's own as /metrics serves them; gap_text.py has the gap's."""
 
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from processor.core.fleet import Member
-from processor.core.sessions import SHARDS, shard_of
 from processor.core.tally import CLASSES, Tally
-from processor.core.tracker import FIRST_USES_MAX, FirstUse, GapCounts, Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +40,53 @@ CATALOGUE = (
         "Actions that succeeded though no policy read here grants them; no series where there are none.",
     ),
     MetricRow(
+        "gapwatch_gap_exempt_grants", "gauge", ("account", "principal", "window", "risk"),
+        "Those of gapwatch_gap_risk_grants that an exemption covers or a break-glass principal has; no series where none.",
+    ),
+    MetricRow(
+        "gapwatch_principal_info", "gauge", ("account", "principal", "key", "kind", "inventory"),
+        "1 for each principal, with its key (the page's address) and whether an inventory lists it.",
+    ),
+    MetricRow(
         "gapwatch_service_unused_grants", "gauge", ("account", "service", "window"),
         "Unused granted actions of all principals of an account, by service.",
     ),
     MetricRow(
-        "gapwatch_first_use_timestamp_seconds", "gauge", ("account", "principal", "action"),
-        "When a privileged action was first used by a principal; the newest 1,000.",
+        "gapwatch_first_use_timestamp_seconds", "gauge", ("account", "principal", "action", "risk", "quiet"),
+        "When a privileged action was first used by a principal; the newest 1,000. risk: its gravest class; quiet: no, or why.",
+    ),
+    MetricRow(
+        "gapwatch_first_use_seen_timestamp_seconds", "gauge", ("account", "principal", "action", "risk", "quiet"),
+        "When that became news: the time it was met, where that was within a day of the event; else the event's.",
     ),
     MetricRow("gapwatch_first_use_evicted_total", "counter", (), "First uses that were dropped for newer ones."),
+    MetricRow("gapwatch_first_use_lost_total", "counter", (), "First uses that were dropped while they were news."),
+    MetricRow(
+        "gapwatch_learning_until_timestamp_seconds", "gauge", ("account", "principal"),
+        "Until when a principal is learning: its first uses are quiet but for the gravest classes.",
+    ),
+    MetricRow(
+        "gapwatch_denied_privileged_total", "counter", ("account", "principal", "risk"),
+        "Refused calls of actions that have a privileged class, by the gravest.",
+    ),
+    MetricRow(
+        "gapwatch_denied_privileged_recent", "gauge", ("account", "principal"),
+        "Refused calls of privileged actions within ten minutes; no series where there are none.",
+    ),
+    MetricRow("gapwatch_break_glass_use_timestamp_seconds", "gauge", ("account", "principal"), "The last break-glass use."),
+    MetricRow(
+        "gapwatch_break_glass_seen_timestamp_seconds", "gauge", ("account", "principal"),
+        "When that became news, as for first uses.",
+    ),
+    MetricRow("gapwatch_account_newest_use_timestamp_seconds", "gauge", ("account",), "The newest use by its principals."),
+    MetricRow(
+        "gapwatch_account_covered_since_timestamp_seconds", "gauge", ("account",),
+        "Since when an account's log is known to be complete.",
+    ),
+    MetricRow("gapwatch_inventory_timestamp_seconds", "gauge", ("account",), "When an account's inventory was taken."),
+    MetricRow("gapwatch_exemption_expiry_timestamp_seconds", "gauge", ("exemption", "owner"), "When an exemption ends."),
+    MetricRow("gapwatch_pushed_total", "counter", ("outcome",), "Posts to Alertmanager by gapwatch itself: sent or failed."),
+    MetricRow("gapwatch_window_seconds", "gauge", ("window",), "The windows that are kept, and how long they are."),
     MetricRow("gapwatch_records_total", "counter", ("class",), "CloudTrail records read, by what became of them."),
     MetricRow("gapwatch_rejected_total", "counter", ("reason",), "Records that could not be used, by reason."),
     MetricRow("gapwatch_late_total", "counter", (), "Uses older than the duplicates' horizon: not counted, but noted."),
@@ -72,7 +104,6 @@ CATALOGUE = (
 )  # fmt: skip
 
 ROWS = {row.name: row for row in CATALOGUE}
-_GAP_FAMILIES = tuple(row.name for row in CATALOGUE[:4])
 
 
 def find_version() -> str:
@@ -88,144 +119,26 @@ def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-class GapText:
-    """The gap's series as text, by family and shard: of one tracker for all shards, or of several, each for some."""
-
-    def __init__(self, *trackers: Tracker) -> None:
-        self._trackers = list(trackers)
-        self._rendered: dict[int, tuple[str, ...]] = {}
-        self._keys: dict[int, set[int]] = {shard: set() for shard in range(SHARDS)}
-        self._members: dict[tuple[str, int], bytes] = {}
-        self._services: dict[tuple[str, str, str], int] = {}
-        self._service_parts: dict[int, dict[tuple[str, str, str], int]] = {}
-        self._services_member = b""
-        self._first_uses_member = b""
-        self._heads = {name: gzip.compress(_head(name), 1) for name in ROWS}
-
-    def add(self, tracker: Tracker) -> None:
-        """Render a tracker's principals, too."""
-        self._trackers.append(tracker)
-
-    def remove(self, tracker: Tracker, shard: int) -> None:
-        """Forget the series of a shard, and the tracker that they were of."""
-        if tracker not in self._trackers:
-            return
-        self._trackers.remove(tracker)
-        for key in self._keys[shard]:
-            self._drop(key)
-        self._keys[shard] = set()
-        self._join(shard)
-        self._join_services()
-        self._join_first_uses()
-
-    def refresh(self) -> Iterator[None]:
-        """Render what changed, one shard a step, so that the caller can let others go on in between."""
-        any_changed = False
-        for tracker in list(self._trackers):
-            changed, tracker.changed = tracker.changed, set()
-            gone, tracker.gone = tracker.gone, set()
-            by_shard: dict[int, list[int]] = {}
-            for key in changed | gone:
-                by_shard.setdefault(shard_of(key), []).append(key)
-            for shard, keys in by_shard.items():
-                self._render_keys(tracker, shard, keys)
-                yield
-                self._join(shard)
-                yield
-            any_changed = any_changed or bool(by_shard)
-        if any_changed:
-            self._join_services()
-        self._join_first_uses()
-
-    def _render_keys(self, tracker: Tracker, shard: int, keys: Iterable[int]) -> None:
-        for key in keys:
-            if tracker in self._trackers and key in tracker:
-                self._render(tracker, key)
-                self._keys[shard].add(key)
-            else:
-                self._drop(key)
-                self._keys[shard].discard(key)
-
-    def _render(self, tracker: Tracker, key: int) -> None:
-        member, counts = tracker.count(key)
-        self._add_services(key, member, counts)
-        self._rendered[key] = (
-            tuple("".join(lines) for lines in zip(*render_gap(member, counts), strict=True)) or ("",) * 4
-        )
-
-    def _drop(self, key: int) -> None:
-        self._rendered.pop(key, None)
-        for place, count in self._service_parts.pop(key, {}).items():
-            self._services[place] -= count
-
-    def _add_services(self, key: int, member: Member, counts: Iterable[GapCounts]) -> None:
-        account = member.principal.account_id
-        for place, count in self._service_parts.pop(key, {}).items():
-            self._services[place] -= count
-        parts = {
-            (account, service, found.window): count for found in counts for service, count in found.services.items()
-        }
-        for place, count in parts.items():
-            self._services[place] = self._services.get(place, 0) + count
-        if parts:
-            self._service_parts[key] = parts
-
-    def _join(self, shard: int) -> None:
-        keys = sorted(self._keys[shard])
-        for at, name in enumerate(_GAP_FAMILIES):
-            text = "".join([self._rendered[key][at] for key in keys])
-            self._members[name, shard] = gzip.compress(text.encode(), 1) if text else b""
-
-    def _join_services(self) -> None:
-        lines = [
-            f'gapwatch_service_unused_grants{{account="{escape(account)}",service="{service}",window="{window}"}} {count}\n'
-            for (account, service, window), count in sorted(self._services.items())
-            if count
-        ]
-        self._services_member = gzip.compress("".join(lines).encode(), 1)
-
-    def _join_first_uses(self) -> None:
-        uses: list[FirstUse] = [use for tracker in self._trackers for use in tracker.first_uses]
-        if len(uses) > FIRST_USES_MAX:
-            uses = sorted(uses, key=lambda use: use.time)[-FIRST_USES_MAX:]
-        lines = [
-            f'gapwatch_first_use_timestamp_seconds{{account="{escape(use.account_id)}",principal="{escape(use.arn)}",'
-            f'action="{use.action}"}} {use.time}\n'
-            for use in sorted(uses, key=lambda use: (use.arn, use.action))
-        ]
-        self._first_uses_member = gzip.compress("".join(lines).encode(), 1)
-
-    def members(self) -> list[bytes]:
-        """All series as gzip members, each family whole."""
-        parts: list[bytes] = []
-        for name in _GAP_FAMILIES:
-            parts.append(self._heads[name])
-            parts += [found for shard in range(SHARDS) if (found := self._members.get((name, shard)))]
-        parts += (self._heads["gapwatch_service_unused_grants"], self._services_member)
-        parts += (self._heads["gapwatch_first_use_timestamp_seconds"], self._first_uses_member)
-        return [part for part in parts if part]
+def write_head(name: str) -> str:
+    """The lines that a family begins with."""
+    return f"# HELP {name} {ROWS[name].text}\n# TYPE {name} {ROWS[name].kind}\n"
 
 
-def _head(name: str) -> bytes:
-    return f"# HELP {name} {ROWS[name].text}\n# TYPE {name} {ROWS[name].kind}\n".encode()
+Line = tuple[tuple[str, ...], float]
+"""The values of a family's labels, in the order of its row, and the sample."""
 
 
-def render_gap(member: Member, counts: Iterable[GapCounts]) -> Iterator[tuple[str, str, str, str]]:
-    """A principal's lines of the four gap families, one element a window."""
-    place = f'{{account="{escape(member.principal.account_id)}",principal="{escape(member.principal.arn)}",window="'
-    for found in counts:
-        window = f'{place}{found.window}"'
-        yield (
-            "".join(
-                f'gapwatch_gap_grants{window},verdict="{verdict}"}} {count}\n'
-                for verdict, count in found.verdicts.items()
-            ),
-            "".join(
-                f'gapwatch_gap_risk_grants{window},risk="{risk}"}} {count}\n' for risk, count in found.risks.items()
-            ),
-            f"gapwatch_gap_index{window}}} {found.index}\n",
-            f"gapwatch_gap_used_not_granted{window}}} {found.not_granted}\n" if found.not_granted else "",
-        )
+def write_lines(name: str, lines: Iterable[Line]) -> Iterator[str]:
+    """A family's series as text."""
+    labels = ROWS[name].labels
+    for values, sample in lines:
+        told = ",".join(f'{label}="{escape(value)}"' for label, value in zip(labels, values, strict=True))
+        yield f"{name}{{{told}}} {sample}\n"
+
+
+def pack_family(name: str, lines: Iterable[Line]) -> bytes:
+    """A whole family as one gzip member."""
+    return gzip.compress("".join((write_head(name), *write_lines(name, lines))).encode(), 1)
 
 
 @dataclass(slots=True)
@@ -242,6 +155,8 @@ class Health:
     shards: int = 0
     shards_lost: int = 0
     log_lag: int = 0
+    first_uses_lost: int = 0
+    pushed: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0})
 
 
 class PipelineCollector(Collector):
@@ -254,13 +169,14 @@ class PipelineCollector(Collector):
         self._catalogue = catalogue
 
     def collect(self) -> Iterator[Metric]:
-        """The families of CATALOGUE that are not the gap's."""
-        """All families, as prometheus_client asks for them at a scrape."""
+        """The families of CATALOGUE that are not the gap's, as prometheus_client asks for them at a scrape."""
         tally, health, now = self._tally(), self._health, self._clock()
         yield _counter("gapwatch_records_total", "class", {name: tally.classes[name] for name in CLASSES})
         yield _counter("gapwatch_rejected_total", "reason", tally.rejected)
         yield _plain("gapwatch_late_total", tally.late)
         yield _plain("gapwatch_first_use_evicted_total", health.first_uses_evicted)
+        yield _plain("gapwatch_first_use_lost_total", health.first_uses_lost)
+        yield _counter("gapwatch_pushed_total", "outcome", health.pushed)
         yield _plain("gapwatch_newest_event_timestamp_seconds", tally.newest)
         yield _plain("gapwatch_as_of_timestamp_seconds", health.as_of)
         yield _plain("gapwatch_lag_seconds", max(0.0, now - health.as_of) if health.as_of else 0.0)
@@ -270,9 +186,8 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_shards_lost_total", health.shards_lost)
         yield _plain("gapwatch_log_lag_messages", health.log_lag)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
-        info = GaugeMetricFamily(
-            "gapwatch_build_info", ROWS["gapwatch_build_info"].text, labels=("version", "catalogue")
-        )
+        row = ROWS["gapwatch_build_info"]
+        info = GaugeMetricFamily(row.name, row.text, labels=row.labels)
         info.add_metric((find_version(), self._catalogue), 1)
         yield info
 

@@ -6,7 +6,9 @@ cluster; KEY is a principal's 8-byte key, ACTION an action's 5-byte stable hash,
     P:meta                hash    layout, owner, flush, mark; counters of records; times
     P:rejected P:unmapped hash    reason / source:eventName -> count
     P:accounts            hash    account -> time of its first record
+    P:inventories         hash    account -> when its inventory was taken
     P:files               hash    16-byte id of a source -> position in it
+    P:told:CHANNEL        hash    notice that was sent -> time (notify.py, beside the flush)
     P:names               hash    ACTION -> name, so that an action that leaves the catalogue keeps it
     P:seen:SPAN           string  hashes of events, 8 bytes each: the duplicates' horizon, one key a span of event time
     P:{N}:p               hash    KEY -> principal

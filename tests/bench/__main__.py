@@ -17,6 +17,7 @@ import msgspec
 
 from tests.bench.measure import compare_rounds, print_table, summarise
 from tests.bench.peers import PLAIN, run_peer
+from tests.bench.scrape import PRINCIPALS, show_scrapes
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS, RECORDS_SMALL = 1_000_000, 60_000
@@ -115,20 +116,28 @@ def show_sizes(corpus: Path) -> None:
     print_table("The store, a restart and one gap", ("figure", "value"), rows)
 
 
+def show_page() -> None:
+    """What the page's answers take over 10,000 principals, and for how long they hold up the event loop."""
+    subprocess.run([sys.executable, "-m", "tests.bench.page"], cwd=ROOT, check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help=f"{RECORDS_SMALL:,} records instead of {RECORDS:,}")
     parser.add_argument("--corpus", type=Path, help="where the corpus is, or is made; default: .bench/ in the project")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("ratios", "steady", "sizes"))
+    parser.add_argument("--only", choices=("ratios", "steady", "sizes", "page", "scrapes"))
     options = parser.parse_args()
     records = RECORDS_SMALL if options.small else RECORDS
     corpus: Path = options.corpus or ROOT / ".bench" / str(records)
-    make_corpus(corpus, records)
+    if options.only != "page":  # It makes up its own principals, and reads no log.
+        make_corpus(corpus, records)
     parts: dict[str, Callable[[], None]] = {
         "ratios": lambda: show_ratios(corpus, options.rounds),
         "steady": lambda: show_steady(corpus),
         "sizes": lambda: show_sizes(corpus),
+        "page": show_page,
+        "scrapes": lambda: show_scrapes(PRINCIPALS // 10 if options.small else PRINCIPALS),
     }
     for name, show in parts.items():
         if options.only in (None, name):

@@ -1,0 +1,202 @@
+"""What is deployed, as far as it can be looked at without a cluster: nothing runs as root, and each reader takes its file."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from queries import DEPLOY, RULE_FILES, find_program
+
+from processor.settings import AlertsSettings, read_settings
+from processor.watching import load_exemptions
+
+CHART = DEPLOY / "helm" / "gapwatch"
+KUBERNETES = "1.31"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+OWN_KINDS = {"monitoring.coreos.com/v1"}
+"""The Prometheus operator's: their schemas are in no registry, and only what we count on is looked at."""
+
+
+def find_helm() -> str:
+    """Helm comes with Go only (go install helm.sh/helm/v3/cmd/helm@latest), and Debian's is too old for it."""
+    helm = shutil.which("helm")
+    if helm is None:
+        pytest.skip("helm is not here")
+    return helm
+
+
+def render_chart(*values: str) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [find_helm(), "template", "watch", CHART, "--kube-version", f"{KUBERNETES}.0", *values],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return [found for found in yaml.safe_load_all(done.stdout) if found]
+
+
+EVERYTHING = ("--set", "autoscaling.enabled=true,serviceMonitor.enabled=true")
+
+
+def test_the_chart_has_every_part_and_kubernetes_takes_it() -> None:
+    parts = render_chart(*EVERYTHING)
+    assert {part["kind"] for part in parts} == {
+        "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "PodMonitor",
+        "PrometheusRule", "Service", "ServiceAccount", "ServiceMonitor",
+    }  # fmt: skip
+    for part in parts:
+        if part["apiVersion"] not in OWN_KINDS:
+            kubernetes_validate.validate(part, KUBERNETES, strict=True)
+    names = [(part["kind"], part["metadata"]["name"]) for part in parts]
+    assert len(names) == len(set(names))
+
+
+def test_helm_finds_nothing_to_complain_of() -> None:
+    done = subprocess.run([find_helm(), "lint", "--strict", CHART], capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout.decode()
+
+
+def test_pods_run_as_nobody_on_a_read_only_root() -> None:
+    (deployment,) = (part for part in render_chart() if part["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
+    # A password in the address is nobody's who may only read the deployment.
+    assert container["env"] == [
+        {"name": "GAPWATCH_REDIS", "valueFrom": {"secretKeyRef": {"name": "gapwatch-redis", "key": "url"}}}
+    ]
+
+
+def test_the_chart_carries_the_rules_and_dashboards_of_this_repository(tmp_path: Path) -> None:
+    parts = render_chart()
+    promtool = find_program("promtool", "prometheus")
+    rules = {part["metadata"]["name"]: part["spec"] for part in parts if part["kind"] == "PrometheusRule"}
+    assert len(rules) == len(RULE_FILES)
+    for path in RULE_FILES:
+        assert rules[f"watch-gapwatch-{path.stem}"] == yaml.safe_load(path.read_text())
+        (tmp_path / path.name).write_text(yaml.safe_dump(rules[f"watch-gapwatch-{path.stem}"]))
+        checked = subprocess.run([promtool, "check", "rules", tmp_path / path.name], capture_output=True, check=False)
+        assert checked.returncode == 0, checked.stdout.decode()
+    boards = {
+        name: json.loads(text)
+        for part in parts
+        if "grafana_dashboard" in part["metadata"]["labels"]
+        for name, text in part["data"].items()
+    }
+    folder = DEPLOY.parent / "dashboards"
+    assert boards == {f"gapwatch-{path.name}": json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def test_the_chart_is_scraped_under_the_job_that_the_rules_name() -> None:
+    (monitor,) = (part for part in render_chart() if part["kind"] == "PodMonitor")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "gapwatch"}]
+    assert endpoint["interval"] == "5s"
+    assert 'job="gapwatch"' in (DEPLOY / "prometheus" / "rules" / "pipeline.yml").read_text()
+
+
+def test_the_links_to_rules_and_dashboards_lead_into_this_repository() -> None:
+    for name, target in (("rules", DEPLOY / "prometheus" / "rules"), ("dashboards", DEPLOY.parent / "dashboards")):
+        assert (CHART / "files" / name).resolve() == target.resolve()
+        assert not (CHART / "files" / name).readlink().is_absolute()
+
+
+def test_settings_of_the_chart_and_of_the_example_are_taken(tmp_path: Path) -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for text in (values["settings"], (DEPLOY / "example" / "gapwatch.toml").read_text()):
+        (tmp_path / "gapwatch.toml").write_text(text)
+        settings = read_settings(str(tmp_path / "gapwatch.toml"), {})
+        assert settings.alerts != AlertsSettings()
+        assert settings.alerts.exemptions == "/etc/gapwatch/exemptions.toml"
+        # Beyond loopback the page is served to those with its token, or not at all.
+        assert settings.run.host == "0.0.0.0"  # noqa: S104 - of a container
+        assert settings.page.serve == (settings.page.token_file == "/run/secrets/page")
+    (tmp_path / "exemptions.toml").write_text(values["exemptions"])
+    assert load_exemptions(str(tmp_path / "exemptions.toml")).listed == ()
+    assert len(load_exemptions(str(DEPLOY / "example" / "exemptions.toml")).listed) == 1
+
+
+def test_compose_gives_the_page_its_token() -> None:
+    settings = read_settings(str(DEPLOY / "example" / "gapwatch.toml"), {})
+    (secret,) = COMPOSE["services"]["gapwatch"]["secrets"]
+    assert settings.page.token_file == f"/run/secrets/{secret}"
+    assert COMPOSE["secrets"].keys() == {secret}
+
+
+# --- compose and the image --------------------------------------------------------------------------------------------
+
+
+def test_compose_takes_the_file() -> None:
+    """Of Debian, or Docker's own plugin; neither needs a daemon to read a file."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if (
+            shutil.which(command[0])
+            and not subprocess.run([*command, "version"], capture_output=True, check=False).returncode
+        ):
+            done = subprocess.run(
+                [*command, "--file", DEPLOY / "compose.yml", "config"], capture_output=True, check=False, timeout=60
+            )
+            assert done.returncode == 0, done.stderr.decode()
+            return
+    find_program("docker-compose", "docker-compose")
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
+def test_services_are_pinned_and_on_loopback_only(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert name == "gapwatch" or re.search(r":v?\d+\.\d+", service["image"]), service["image"]
+    for port in service.get("ports", ()):
+        assert port.startswith("127.0.0.1:")
+    for volume in service.get("volumes", ()):
+        source = volume.partition(":")[0]
+        if source.startswith("."):
+            assert (DEPLOY / source).is_dir()
+            assert volume.endswith(":ro")
+    if name != "kafka":
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_redis_keeps_what_it_acknowledged_and_evicts_nothing() -> None:
+    command = " ".join(COMPOSE["services"]["redis"]["command"])
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+
+
+def test_grafana_is_given_the_datasource_and_the_dashboards() -> None:
+    provisioning = DEPLOY / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "gapwatch.yml").read_text())["providers"]
+    mounts = dict(volume.split(":")[:2] for volume in COMPOSE["services"]["grafana"]["volumes"])
+    assert mounts["../dashboards"] == provider["options"]["path"]
+
+
+def test_the_image_runs_as_nobody_and_writes_below_tmp_only() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    user = next(line for line in lines if line.startswith("USER "))
+    assert int(user.removeprefix("USER ").partition(":")[0]) > 10_000
+    assert any("NUMBA_CACHE_DIR=/tmp/" in line for line in lines)
+    assert lines.index(user) < next(at for at, line in enumerate(lines) if line.startswith("ENTRYPOINT"))
+    copied = {
+        part for line in lines if line.startswith("COPY ") and "--from" not in line for part in line.split()[1:-1]
+    }
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().split()
+    assert {each.removeprefix("!") for each in ignored if each.startswith("!")} == copied
+    for part in copied:
+        assert (DEPLOY.parent / part).exists()
