@@ -68,7 +68,15 @@ class LeasedFiles:
         self._pending += len(wanted) - len(mine)
         # Its last holder may have moved on between the first look and the lease.
         positions = await self._leases.read_positions([reading.name for _, reading in mine])
-        for (lease, reading), position in zip(mine, positions, strict=True):
+        done = [
+            self._follower.is_complete(each, position or None)
+            for (_, each), position in zip(mine, positions, strict=True)
+        ]
+        await self._leases.give_up([lease for (lease, _), is_done in zip(mine, done, strict=True) if is_done])
+        for (lease, reading), position, is_done in zip(mine, positions, done, strict=True):
+            if is_done:
+                self._held.discard(lease)
+                continue
             self._held.add(lease)
             for found in self._follower.read(reading, position or None):
                 yield lease, position, found

@@ -62,6 +62,7 @@ class Shard:
         self.dirty_since: float | None = None
         self.flushed_at = 0.0
         self.flushed_uses = 0
+        self.told_at = 0.0
 
     async def load(self) -> None:
         """Take the shard's whole state from the store, in place of what is in memory."""
@@ -241,8 +242,8 @@ class Shard:
         packed = found.packed if found.catalogue == version else pack_grants(read, version)
         self._new_grants[int.from_bytes(key, "big")] = (packed, read)
 
-    async def flush(self) -> list[Written]:
-        """Store what has changed, and let the gaps follow; the messages that tell of it. Raises StoreLost."""
+    async def flush(self, *, tell: bool = True) -> list[Written] | None:
+        """Store what changed, and let the gaps follow; the messages that tell of it, unless that is put off. Raises StoreLost."""
         changed = [(usage, list(usage.dirty)) for usage in self.ledger.dirty]
         self.dirty_since = None
         uses_before = self.tally.read
@@ -259,7 +260,7 @@ class Shard:
         new_grants, self._new_grants = self._new_grants, {}
         for key, (_, found) in new_grants.items():
             self.tracker.apply_grants(key, partial(self._put_grants, key, found))
-        return self.advance()
+        return self.advance(tell=tell)
 
     def _put_grants(self, key: int, found: InventoryPrincipal | None) -> None:
         if found is None:
@@ -280,10 +281,13 @@ class Shard:
             name = key.to_bytes(8, "big")
             yield ("HDEL", place, name) if found is None else ("HSET", place, name, packed)
 
-    def advance(self) -> list[Written]:
+    def advance(self, *, tell: bool = True) -> list[Written] | None:
         """Let time pass, as far as the shard's own watermark lets it; the messages that tell what moved by it or before."""
         now = int(self._parts.clock())
         self.tracker.advance(min(now, min(self.watermarks.values(), default=0)))
+        if not tell:
+            return None
+        self.told_at = self._parts.clock()
         before, self.tracker.before = self.tracker.before, {}
         if self.untold:
             self.untold = False

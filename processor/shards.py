@@ -8,6 +8,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from processor.core.catalogue import ids_in, mask_of_ids
@@ -26,6 +27,7 @@ CHECK_SECONDS = 2.0
 """How often quiet shards are looked at: a Redis that came back older shows nowhere else."""
 
 FLUSH_SECONDS_BEHIND = 1.0
+TELL_SECONDS_BEHIND = 5.0
 
 UNFLUSHED_USES_MAX = 100_000
 """Beyond that uses wait for a flush, whatever the time: memory is bounded, and a slow Redis slows the reading down."""
@@ -184,16 +186,17 @@ class Shards:
         await self._follow_grants()
 
     async def _flush_one(self, shard: Shard) -> None:
-        await self._on_shard(shard, shard.flush)
+        tell = not self.is_behind or self._parts.clock() - shard.told_at >= TELL_SECONDS_BEHIND
+        await self._on_shard(shard, partial(shard.flush, tell=tell))
 
     async def _check_one(self, shard: Shard) -> None:
-        async def check() -> list[Written]:
+        async def check() -> list[Written] | None:
             await shard.hold.check()
             return shard.advance()
 
         await self._on_shard(shard, check)
 
-    async def _on_shard(self, shard: Shard, do: Callable[[], Awaitable[list[Written]]]) -> None:
+    async def _on_shard(self, shard: Shard, do: Callable[[], Awaitable[list[Written] | None]]) -> None:
         """Do something that tells whether a shard is lost; then claim it anew."""
         number = shard.hold.number
         try:
@@ -208,9 +211,10 @@ class Shards:
             self._forget(number)
             await self._claim_late((number,))
             return
-        await self._tell(shard, messages, flushes)
+        if messages is not None:
+            await self._tell(shard, messages, flushes)
 
-    async def _tell(self, shard: Shard, messages: list[Written], flushes: int) -> None:
+    async def _tell(self, shard: Shard, messages: list[Written] | None, flushes: int) -> None:
         """Write what moved; only when all of it is acknowledged the shard says so with its next flush."""
         try:
             if messages:

@@ -115,12 +115,9 @@ class Catalogue:
 
 
 def ids_in(mask: int) -> Iterator[int]:
-    """The ids in a mask, ascending. Goes over bytes, so that a 22,000-bit mask costs about its popcount."""
-    for at, byte in enumerate(mask.to_bytes((mask.bit_length() + 7) // 8, "little")):
-        while byte:
-            low = byte & -byte
-            yield at * 8 + low.bit_length() - 1
-            byte ^= low
+    """The ids in a mask, ascending: some tens of microseconds and what its bits cost, however they lie."""
+    octets = np.frombuffer(mask.to_bytes((mask.bit_length() + 7) // 8, "little"), np.uint8)
+    yield from np.flatnonzero(np.unpackbits(octets, bitorder="little")).tolist()
 
 
 def mask_of_ids(ids: Iterable[int]) -> int:

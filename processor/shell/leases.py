@@ -2,7 +2,8 @@
 
     P:leases    hash    16-byte id of a source -> when it was renewed (Redis' clock), who has it
     P:files     hash    16-byte id of a source's content -> how far it is sent; in embedded mode, how far it is applied
-    P:intakes   hash    intake -> mark of what it stored last: a Redis that came back older is noticed by it
+    P:intakes   hash    intake -> mark of what it stored last; # -> the newest 512 marks of all. By them each intake notices a
+                        Redis that came back older, also where only others had stored something since
 
 A source moves on (lua/advance.lua) only after the broker has acknowledged its uses, in one step with what was counted on the
 way: classes 1 to 6, rejects by reason, names without action, first records of accounts.
@@ -21,6 +22,7 @@ LEASE_SECONDS = 8
 """A lease that was not renewed for so long is free: a killed intake's sources are read on within 15 s."""
 
 RENEW_SECONDS = 2.0
+MARK_BYTES = 8
 
 ENDS_HERE = ("not_iam", "no_principal", "out_of_scope", "unmapped", "rejected")
 """The classes that an intake decides; the others are a ledger's."""
@@ -65,6 +67,7 @@ class Leases:
         self._store = store
         self._member = store.member.encode()
         self._mark = b""
+        self._seen = b""
         self._keys = [store.key(name) for name in (b"leases", b"files", b"intakes", b"meta", b"accounts")]
         self._counted = count_now(Tally())
 
@@ -91,7 +94,7 @@ class Leases:
     async def advance(self, moves: Iterable[Move], now: Counted) -> None:
         """Store moves, and what was counted since the last time. Raises StoreLost where something is no longer ours:
         nothing is stored then, and all must be read again from what is."""
-        mark = secrets.token_bytes(8)
+        mark = secrets.token_bytes(MARK_BYTES)
         packed = [(move.lease, move.name, move.before, move.position, b"1" if move.ends else b"0") for move in moves]
         known = self._counted.counts["accounts"]
         firsts = [
@@ -100,12 +103,14 @@ class Leases:
         args = [
             self._member, self._mark, mark, pack_commands(packed), pack_commands(list(self._count(now))),
             pack_commands(firsts), pack_commands([tuple(map(str, now.newest))])[5:],
+            self._seen,
         ]  # fmt: skip
         advance = partial(self._store.scripts["advance"], keys=self._keys, args=args)
         said, *why = await self._store.persist(advance, "store positions")
         if said == b"lost":
             raise StoreLost(f"{why[0].decode()}: reading on from what {self._store.where} holds")
-        self._mark, self._counted = mark, now
+        self._mark = self._seen = mark
+        self._counted = now
 
     def _count(self, now: Counted) -> Iterable[tuple[bytes | str, ...]]:
         for name in ("meta", "rejected", "unmapped"):
@@ -117,18 +122,26 @@ class Leases:
 
     async def check(self) -> None:
         """See whether what was stored last is still there, though nothing moves. Raises StoreLost."""
-        if not self._mark:
-            return
-        ((mark,),) = await self._store.read_many([("HMGET", self._keys[2], self._member)])
-        if mark != self._mark:
+        mark, marks = await self._read_marks()
+        if mark != self._mark or self._seen not in marks:
             raise StoreLost(f"Redis at {self._store.where} came back older: reading on from what it holds")
+        self._seen = marks[:MARK_BYTES]
+
+    async def _read_marks(self) -> tuple[bytes, bytes]:
+        ((mark, marks),) = await self._store.read_many([("HMGET", self._keys[2], self._member, "#")])
+        return mark or b"", marks or b""
 
     async def restart(self, tally: Tally) -> None:
         """After a loss: what was counted and not stored is counted again when it is read again."""
-        ((mark,),) = await self._store.read_many([("HMGET", self._keys[2], self._member)])
-        self._mark = mark or b""
+        self._mark, marks = await self._read_marks()
+        self._seen = marks[:MARK_BYTES]
         # First records of accounts are told anew: telling one twice changes nothing, and the store may have lost them.
         self._counted = Counted({**count_now(tally).counts, "accounts": {}})
+
+    async def give_up(self, sources: Sequence[bytes]) -> None:
+        """End leases that are ours."""
+        if sources:
+            await self._store.read_many([("HDEL", self._keys[0], *sources)])
 
     async def close(self, sources: Iterable[bytes]) -> None:
         """Give up all leases, so that others need not wait."""

@@ -3,13 +3,18 @@
 -- KEYS     P:leases, P:files, P:intakes, P:meta, P:accounts
 -- ARGV     the intake, the mark of its last advance ('' for none), the mark of this one, msgpack of the moves
 --          ({lease, name, position expected, position, '1' where the lease ends}), of commands (which add to counters), of
---          {account, time of its first record} pairs, and of {newest, second newest}, the times of records
+--          {account, time of its first record} pairs, and of {newest, second newest}, the times of records; the newest mark, of
+--          whichever intake, that this one has seen ('' for none)
 -- Returns  {'ok'}, {'again'} where this was written before and its answer got lost, or {'lost', why}.
 local mark = redis.call('HGET', KEYS[3], ARGV[1]) or ''
 if mark == ARGV[3] then
   return {'again'}
 end
 if mark ~= ARGV[2] then
+  return {'lost', 'Redis came back older'}
+end
+local marks = redis.call('HGET', KEYS[3], '#') or ''
+if ARGV[8] ~= '' and not string.find(marks, ARGV[8], 1, true) then
   return {'lost', 'Redis came back older'}
 end
 local moves = cmsgpack.unpack(ARGV[4])
@@ -51,5 +56,5 @@ for _, time in ipairs(cmsgpack.unpack(ARGV[7])) do
   end
 end
 redis.call('HSET', KEYS[4], 'newest', string.format('%.0f', newest), 'second_newest', string.format('%.0f', second))
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[3])
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[3], '#', string.sub(ARGV[3] .. marks, 1, 4096))
 return {'ok'}
