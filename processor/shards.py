@@ -11,13 +11,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
-from processor.core.catalogue import ids_in, mask_of_ids
 from processor.core.gap_changes import Written
+from processor.observed import Observed
 from processor.shard import Shard, ShardParts
 from processor.shell.brokers import BrokerError
-from processor.shell.commands import Command
 from processor.shell.gap_text import FirstUsesText, GapText
 from processor.shell.holds import Member, ShardHold
+from processor.shell.modes import check_mode
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
 
 CALLBACK_SECONDS_MAX = 5.0
@@ -60,9 +60,8 @@ class Shards:
         self._owned: dict[int, Shard] = {}
         self._wanted: dict[int, int] = {}
         self._checked_at = 0.0
-        self._observed_size = -1
         self._claiming = asyncio.Lock()
-        self._by_hash = parts.catalogue.ids_by_hash
+        self._observed = Observed(store, parts.catalogue, parts.observed)
         self.text = GapText()
         self.first_uses = FirstUsesText()
         self.lost = 0
@@ -161,6 +160,7 @@ class Shards:
         check = now - self._checked_at >= CHECK_SECONDS
         if check:
             self._checked_at = now
+            await check_mode(self._store)
         wait = FLUSH_SECONDS_BEHIND if self.is_behind else self._parts.settings.run.flush_seconds
         for shard in list(self._owned.values()):
             due = shard.dirty_since is not None and now - shard.dirty_since >= wait
@@ -168,7 +168,7 @@ class Shards:
                 await self._flush_one(shard)
             elif check:
                 await self._check_one(shard)
-        await self._share_observed()
+        await self._observed.share([shard.tracker for shard in self._owned.values()])
         for _ in itertools.chain(self.text.refresh(), self.first_uses.refresh()):
             await asyncio.sleep(0)
 
@@ -224,38 +224,6 @@ class Shards:
             shard.untold = True
             return
         shard.told = max(shard.told, flushes)
-
-    async def _share_observed(self) -> None:
-        """Let all ledgers know which actions were used in which account: the log shows them there, for everybody."""
-        found: list[Command] = []
-        hashes = self._parts.catalogue.hashes
-        key = self._store.key(b"observed")
-        for shard in self._owned.values():
-            for account_id, seen in shard.tracker.found_observable:
-                known = self._parts.observed.get(account_id, 0)
-                self._parts.observed[account_id] = known | seen
-                found += [
-                    ("SADD", key, account_id.encode() + b" " + hashes[action]) for action in ids_in(seen & ~known)
-                ]
-            shard.tracker.found_observable.clear()
-        answers = await self._store.read_many([*found, ("SCARD", key)])
-        if answers[-1] != self._observed_size:
-            (members,) = await self._store.read_many([("SMEMBERS", key)])
-            self._observed_size = len(members)
-            self._read_observed(members)
-            for shard in self._owned.values():
-                shard.note_observed(self._parts.observed)
-
-    def _read_observed(self, members: Iterable[bytes]) -> None:
-        by_account: dict[str, list[int]] = {}
-        for member in members:
-            account, _, hashed = member.partition(b" ")
-            action = self._by_hash.get(hashed)
-            if action is not None:
-                by_account.setdefault(account.decode(errors="replace"), []).append(action)
-        for account_id, actions in by_account.items():
-            known = self._parts.observed.get(account_id, 0)
-            self._parts.observed[account_id] = known | mask_of_ids(actions)
 
     async def revoke(self, numbers: Iterable[int]) -> None:
         """Flush shards and give them up, as long as that takes no more than CALLBACK_SECONDS_MAX."""

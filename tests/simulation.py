@@ -375,8 +375,10 @@ class Simulation:
             {}, None, {p.number: p.accounts for p in state.parts}, {p.number: p.hole_end for p in state.parts}
         )
         fleet = Fleet(catalogue, SETTINGS.gap_windows, ledger.principals, inventory, coverage, {}, Scope())
-        as_of = int(asyncio.get_running_loop().time() + EPOCH) + (7_201 if self.jumps else 0)
+        # What was told is as of the shard's own time, which its watermark holds back.
+        times = {part.number: int(part.meta[b"as_of"]) for part in state.parts if b"as_of" in part.meta}
         for member in fleet.members():
+            as_of = times[shard_of(key_of(member.principal))]
             judged = fleet.verdicts_of(member, fleet.gap_of(member, as_of), as_of)
             for window, verdicts in zip(fleet.windows, judged, strict=True):
                 key = key_of(member.principal).to_bytes(8, "big") + window.label.encode()

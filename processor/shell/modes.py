@@ -15,7 +15,7 @@ from processor.core.key_tables import SHARD_SHIFT
 from processor.core.records import TIME_MAX
 from processor.core.sessions import SHARDS
 from processor.shell.commands import Command
-from processor.shell.redis import LAYOUT, OWNER_SILENT_SECONDS, Store, StoreBusy, StoreRefused, name_owner
+from processor.shell.redis import EMBEDDED, LAYOUT, OWNER_SILENT_SECONDS, Store, StoreBusy, StoreRefused, name_owner
 
 KAFKA = b"kafka"
 
@@ -75,10 +75,17 @@ async def enter_kafka_mode(store: Store) -> None:
         found = await store.read_meta()
         if found.get("mode") == KAFKA.decode() and "owner" not in found:
             return
-        await store.claim(standby=True)
+        await store.claim(standby=True, mode=KAFKA.decode())
         if await read_mode(store) != KAFKA:
             await store.flush(await _divide(store))
         await store.persist(store.release, "give up the whole store")
+
+
+async def check_mode(store: Store) -> None:
+    """Raise StoreBusy where a process holds the whole store: it and ledgers would both write it."""
+    ((owner,),) = await store.read_many([("HMGET", store.key(b"meta"), "owner")])
+    if owner and owner.startswith(EMBEDDED.encode()):
+        raise StoreBusy(f"the store at {store.where} is held as a whole by {name_owner(owner)}: stop one of the two")
 
 
 async def _divide(store: Store) -> list[Command]:
@@ -89,7 +96,9 @@ async def _divide(store: Store) -> list[Command]:
     spans = [int(number) for number in meta.get(b"spans", b"").split()]
     newest = meta.get(b"newest", b"0")
     commands: list[Command] = [("HSET", store.key(b"meta"), "mode", KAFKA), ("HDEL", store.key(b"meta"), "spans")]
-    for shard in range(SHARDS):
+    claimed = await store.read_many([("HMGET", store.shard_key(shard, b"meta"), "offset") for shard in range(SHARDS)])
+    divided = [shard for shard, (offset,) in enumerate(claimed) if offset is None]
+    for shard in divided:
         commands.append(
             ("HSET", store.shard_key(shard, b"meta"), "layout", LAYOUT, "newest", newest,
              "floor", meta.get(b"floor", b"0"), "spans", meta.get(b"spans", b""))
@@ -105,6 +114,7 @@ async def _divide(store: Store) -> list[Command]:
         commands += [
             ("SET", store.shard_key(shard, b"seen", b"%d" % number), hashes[shards == shard].tobytes())
             for shard in np.unique(shards).tolist()
+            if shard in divided
         ]
         commands.append(("UNLINK", store.key(b"seen", b"%d" % number)))
     return commands

@@ -53,6 +53,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from processor.core.sessions import SHARDS
 from processor.shell.commands import Command, pack_commands, split_command
 
+EMBEDDED = "embedded"
 SCRIPTS = ("claim", "flush", "release", "claim_shard", "lease", "advance")
 
 LAYOUT = "3"
@@ -211,8 +212,8 @@ class Store:
             await asyncio.sleep(delay)
             delay = min(WAIT_SECONDS_MAX, delay * 2)
 
-    async def claim(self, *, exclusive: bool = False, standby: bool = False) -> None:
-        """Become the store's one writer.
+    async def claim(self, *, exclusive: bool = False, standby: bool = False, mode: str = EMBEDDED) -> None:
+        """Become the store's one writer; `mode` says what for.
 
         `exclusive`: the caller knows that no other writer lives (it holds the folder's lock). A living owner is seen
         by its renewing: then StoreBusy is raised, or with `standby` it is waited for. One that is silent is waited
@@ -223,7 +224,7 @@ class Store:
         while True:
             owner, renewed, age = await self.persist(self._read_owner, "read the owner")
             if owner is None or exclusive or age > OWNER_SILENT_SECONDS or self._is_gone(owner):
-                if await self.persist(partial(self._take, owner, renewed), "claim"):
+                if await self.persist(partial(self._take, owner, renewed, mode), "claim"):
                     return
                 continue
             if not standby and seen is not None and seen != (owner, renewed):
@@ -247,10 +248,10 @@ class Store:
         age = seconds + micros / 1e6 - float(renewed or 0)
         return owner, renewed or b"", age
 
-    async def _take(self, owner: bytes | None, renewed: bytes) -> bool:
+    async def _take(self, owner: bytes | None, renewed: bytes, mode: str) -> bool:
         """Put this writer in the place of `owner`; False where another one was faster."""
         said, *rest = await self.scripts["claim"](
-            keys=[self._meta], args=[owner or b"", renewed, LAYOUT, "embedded", self.member]
+            keys=[self._meta], args=[owner or b"", renewed, LAYOUT, mode, self.member]
         )
         if said == b"layout":
             raise StoreRefused(

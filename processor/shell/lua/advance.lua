@@ -17,6 +17,9 @@ local marks = redis.call('HGET', KEYS[3], '#') or ''
 if ARGV[8] ~= '' and not string.find(marks, ARGV[8], 1, true) then
   return {'lost', 'Redis came back older'}
 end
+if string.sub(redis.call('HGET', KEYS[4], 'owner') or '', 1, 8) == 'embedded' then
+  return {'lost', 'another process holds the whole store'}
+end
 local moves = cmsgpack.unpack(ARGV[4])
 for _, move in ipairs(moves) do
   local found = redis.call('HGET', KEYS[1], move[1]) or ''
@@ -55,6 +58,7 @@ for _, time in ipairs(cmsgpack.unpack(ARGV[7])) do
     second = time
   end
 end
-redis.call('HSET', KEYS[4], 'newest', string.format('%.0f', newest), 'second_newest', string.format('%.0f', second))
+-- The mode, too: a Redis that came back from before the store was divided must not be divided again.
+redis.call('HSET', KEYS[4], 'mode', 'kafka', 'newest', string.format('%.0f', newest), 'second_newest', string.format('%.0f', second))
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[3], '#', string.sub(ARGV[3] .. marks, 1, 4096))
 return {'ok'}

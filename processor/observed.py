@@ -1,0 +1,53 @@
+"""Which actions were used in which account, known to all ledgers: what the log has shown once, it shows for everybody there.
+
+P:observed    set    account, a space, an action's stable hash
+"""
+
+from collections.abc import Iterable
+
+from processor.core.catalogue import Catalogue, ids_in, mask_of_ids
+from processor.core.tracker import Tracker
+from processor.shell.commands import Command
+from processor.shell.redis import Store
+
+
+class Observed:
+    """One ledger's view of the set; `masks` are the actions by account, which new shards begin with."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, masks: dict[str, int]) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._masks = masks
+        self._key = store.key(b"observed")
+        self._size = -1
+
+    async def share(self, trackers: Iterable[Tracker]) -> None:
+        """Tell what some trackers have found, and let them know what others have."""
+        listed = list(trackers)
+        found: list[Command] = []
+        for tracker in listed:
+            for account_id, seen in tracker.found_observable:
+                known = self._masks.get(account_id, 0)
+                self._masks[account_id] = known | seen
+                hashes = (self._catalogue.hashes[action] for action in ids_in(seen & ~known))
+                found += [("SADD", self._key, account_id.encode() + b" " + hashed) for hashed in hashes]
+            tracker.found_observable.clear()
+        answers = await self._store.read_many([*found, ("SCARD", self._key)])
+        if answers[-1] == self._size:
+            return
+        (members,) = await self._store.read_many([("SMEMBERS", self._key)])
+        self._size = len(members)
+        self._read(members)
+        for tracker in listed:
+            for account_id, seen in self._masks.items():
+                tracker.note_seen(account_id, seen)
+
+    def _read(self, members: Iterable[bytes]) -> None:
+        by_account: dict[str, list[int]] = {}
+        for member in members:
+            account, _, hashed = member.partition(b" ")
+            action = self._catalogue.ids_by_hash.get(hashed)
+            if action is not None:
+                by_account.setdefault(account.decode(errors="replace"), []).append(action)
+        for account_id, actions in by_account.items():
+            self._masks[account_id] = self._masks.get(account_id, 0) | mask_of_ids(actions)
