@@ -80,10 +80,14 @@ class Leases:
         return [bool(each) for each in await self._store.persist(lease, "take a lease")]
 
     async def read_positions(self, names: Sequence[bytes]) -> list[bytes]:
-        """How far sources are sent, empty for those of which nothing is."""
+        """How far sources are sent, empty for those of which nothing is. Raises StoreLost as `check` does."""
         if not names:
             return []
-        (found,) = await self._store.read_many([("HMGET", self._keys[1], *names)])
+        # What is seen of others' work must be noticed when it is lost again: the marks are read with it, and after it.
+        found, (mark, marks) = await self._store.read_many(
+            [("HMGET", self._keys[1], *names), ("HMGET", self._keys[2], self._member, "#")]
+        )
+        self._look_at(mark or b"", marks or b"")
         return [position or b"" for position in found]
 
     async def read_accounts(self) -> dict[str, int]:
@@ -122,7 +126,9 @@ class Leases:
 
     async def check(self) -> None:
         """See whether what was stored last is still there, though nothing moves. Raises StoreLost."""
-        mark, marks = await self._read_marks()
+        self._look_at(*await self._read_marks())
+
+    def _look_at(self, mark: bytes, marks: bytes) -> None:
         if mark != self._mark or self._seen not in marks:
             raise StoreLost(f"Redis at {self._store.where} came back older: reading on from what it holds")
         self._seen = marks[:MARK_BYTES]
