@@ -17,6 +17,7 @@ import click
 from processor.core.records import parse_time
 from processor.opening import Place
 from processor.settings import Settings, SettingsError, read_settings
+from processor.source_options import SourceOrder, choose_sources
 
 EXIT_FINDINGS = 1
 EXIT_FAILED = 3
@@ -284,14 +285,7 @@ def explain(
 
 
 @main.command()
-@click.option(
-    "--source",
-    "paths",
-    multiple=True,
-    required=True,
-    metavar="PATH",
-    help="A file or folder to follow; may be given more than once.",
-)
+@choose_sources
 @choose_inventory
 @choose_settings
 @click.option("--host", metavar="ADDRESS", help="Where to serve /metrics. Default: 127.0.0.1.")
@@ -300,6 +294,8 @@ def explain(
 @explain_failure
 def run(
     paths: Sequence[str],
+    streams: Sequence[str],
+    endpoint_url: str | None,
     inventories: Sequence[str],
     organizations: Sequence[str],
     host: str | None,
@@ -308,7 +304,7 @@ def run(
     folder: Path | None,
     **narrowing: Any,
 ) -> int:
-    """Follow files and folders as they grow, and serve the gap as metrics until SIGTERM.
+    """Follow files and streams as they grow, and serve the gap as metrics until SIGTERM.
 
     Serves /metrics, /healthz and /readyz. Without --redis or --state the store is gone at the end.
     """
@@ -316,10 +312,13 @@ def run(
     from processor.run import RunOrder, run_forever, stop_on_signals
 
     settings = gather_settings(**narrowing, run={"host": host, "port": port})
+    sources = SourceOrder(tuple(paths), tuple(streams), endpoint_url)
+    sources.check_given()
     order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations, warn))
     place = choose_place(url, folder)
 
     async def run_here() -> int:
+        order.feeds = await sources.open(settings, warn)
         return await run_forever(order, place, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())
 
     return asyncio.run(run_here())

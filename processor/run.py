@@ -16,7 +16,9 @@ from processor.core.inventory import InventoryPrincipal
 from processor.core.tracker import Tracker
 from processor.opening import Opened, Place, load_loops, load_opened, open_store
 from processor.settings import Settings, dump_settings
-from processor.shell.follow import Follower, Slice
+from processor.shell.durable import Acknowledger
+from processor.shell.feeds import Feed, Merged, OpenFeed, Slice
+from processor.shell.follow import FileFeed
 from processor.shell.grants import write_grants
 from processor.shell.http import Handler, Server
 from processor.shell.metrics import GapText, Health, PipelineCollector, make_registry, render_pipeline
@@ -26,6 +28,8 @@ FUTURE_SECONDS_MAX = 15 * 60
 """A record that is further ahead of the clock is rejected: its time would hold back every later verdict."""
 
 REJECTS_OF = 10_000
+QUIET_SECONDS = 0.05  # Where nothing more is there to be applied, what was applied waits no longer for its flush.
+
 STOP_SECONDS_MAX = 3.0
 """How long a Redis that does not answer may hold up the end."""
 
@@ -45,7 +49,7 @@ class Held:
 
 @dataclass(slots=True)
 class RunOrder:
-    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics."""
+    """What `run` was asked for. `clock` gives seconds since 1970; `pages` are served beside /metrics; `feeds` are read, too."""
 
     paths: tuple[str, ...]
     settings: Settings
@@ -53,6 +57,12 @@ class RunOrder:
     clock: Callable[[], float] = time.time
     pages: Mapping[str, Handler] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
+    feeds: tuple[OpenFeed, ...] = ()
+
+    def open_feeds(self, positions: Mapping[bytes, bytes]) -> list[Feed]:
+        """Raises SourceError for a path that is not there."""
+        files = [FileFeed(self.paths, positions, self.settings.run.poll_seconds, self.clock)] if self.paths else []
+        return [*files, *(open_feed(positions) for open_feed in self.feeds)]
 
 
 class Runner:
@@ -67,6 +77,8 @@ class Runner:
         self.tracker: Tracker | None = None
         self.opened: Opened | None = None
         self._recent: deque[tuple[int, int]] = deque()
+        self._receipts: list[tuple[Feed, tuple[object, ...]]] = []
+        self._applied = False
 
     async def load(self) -> None:
         """Take the store's state, and the inventory that was given."""
@@ -91,38 +103,47 @@ class Runner:
         """Read, apply, flush, and let time pass, until `stopping` is set; then flush once more and return."""
         assert self.opened is not None  # noqa: S101 - load came before
         run = self._order.settings.run
-        follower = Follower(self._order.paths, self.opened.state.positions)
-        while not stopping.is_set():
-            await self._poll_once(follower, stopping, flush_seconds)
-            await self._flush(follower, flush_seconds)
-            try:
-                await asyncio.wait_for(stopping.wait(), run.poll_seconds)
-            except TimeoutError:
-                continue
-        await self.opened.state.flush()
+        feeds = self._order.open_feeds(self.opened.state.positions)
+        self.health.feeds = [feed.health for feed in feeds]
+        acknowledger = Acknowledger(self._store)
+        stored_at = ticked_at = 0.0
+        try:
+            async with Merged(feeds, stopping) as merged:
+                while not stopping.is_set():
+                    due = stored_at + QUIET_SECONDS if self._applied else ticked_at + run.poll_seconds
+                    found = await merged.take(max(0.0, due - time.monotonic()))
+                    if found is not None:
+                        self._apply(*found)
+                        due = stored_at + (QUIET_SECONDS if merged.empty else run.flush_seconds)
+                        await asyncio.sleep(0)
+                    if time.monotonic() >= due:
+                        stores = self._applied
+                        await self._flush(merged, acknowledger, flush_seconds)
+                        stored_at, ticked_at = time.monotonic() if stores else stored_at, time.monotonic()
+                await merged.stop()
+                for found in merged.take_rest():
+                    self._apply(*found)
+                await self._store_applied(acknowledger)
+                await acknowledger.finish()
+        finally:
+            await acknowledger.stop()
 
-    async def _poll_once(self, follower: Follower, stopping: asyncio.Event, flush_seconds: Histogram) -> None:
-        clock, run = self._order.clock, self._order.settings.run
-        for found in follower.poll():
-            self._apply(found)
-            await asyncio.sleep(0)
-            if clock() - self.health.flushed_at >= run.flush_seconds:
-                await self._flush(follower, flush_seconds)
-            if stopping.is_set():
-                return
-
-    def _apply(self, found: Slice) -> None:
+    def _apply(self, feed: Feed, found: Slice) -> None:
         assert self.opened is not None  # noqa: S101 - load came before
         intake = self.opened.pipeline.intake
         intake.future = int(self._order.clock()) + FUTURE_SECONDS_MAX
-        found.decoded.name_origin((found.source.name, 0))
+        found.decoded.name_origin((found.origin, 0))
         self.opened.pipeline.feed(found.decoded)
         if found.damage is not None:
-            self._warn(f"{found.source.name} {found.damage}: what could be read of it was")
+            self._warn(f"{found.origin} {found.damage}: what could be read of it was")
         if intake.rejects:
             self.opened.rejects.note(intake.rejects)
             intake.rejects.clear()
-        self.opened.state.move(found.name, found.position)
+        if found.name:
+            self.opened.state.move(found.name, found.position)
+        if found.receipts:
+            self._receipts.append((feed, found.receipts))
+        self._applied = True
         self._check_rejects()
 
     def _check_rejects(self) -> None:
@@ -140,23 +161,29 @@ class Runner:
                 + "; ".join(itertools.islice(self.opened.rejects.lines(), 3))
             )
 
-    async def _flush(self, follower: Follower, flush_seconds: Histogram) -> None:
+    async def _store_applied(self, acknowledger: Acknowledger) -> None:
+        """Flush, and let the feeds know what is stored."""
+        assert self.opened is not None  # noqa: S101 - load came before
+        receipts, self._receipts = self._receipts, []
+        self._applied = False
+        await self.opened.state.flush()
+        acknowledger.note_flushed(receipts)
+
+    async def _flush(self, merged: Merged, acknowledger: Acknowledger, flush_seconds: Histogram) -> None:
         """Store what changed, then let the gap and the metrics follow what is stored."""
         assert self.opened is not None  # noqa: S101 - load came before
         assert self.tracker is not None  # noqa: S101 - load came before
         clock = self._order.clock
         changed = [(usage, list(usage.dirty)) for usage in self.opened.ledger.dirty]
-        if changed or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
+        if self._applied or changed or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
             with flush_seconds.time():
-                await self.opened.state.flush()
+                await self._store_applied(acknowledger)
             self.health.flushed_at = clock()
         self.health.waiting = False
         for usage, actions in changed:
             self.tracker.apply_uses(usage, actions)
         self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
-        newest = self.opened.pipeline.tally.newest
-        now = int(clock())
-        self.tracker.advance(now if follower.caught_up else min(newest, now))
+        self.tracker.advance(merged.find_as_of(self.opened.pipeline.tally.newest, int(clock())))
         await self._refresh_text()
 
     async def _refresh_text(self) -> None:

@@ -30,6 +30,7 @@ from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
 from processor.core.tracker import Tracker
+from processor.shell.feeds import FeedHealth
 from processor.shell.http import Server
 from processor.shell.metrics import (
     CATALOGUE,
@@ -108,6 +109,7 @@ def make_full_scene() -> Scene:
     scene.use(ODD, "iam:CreateAccessKey", time=NOW - 3)
     scene.ledger.tally.count_rejected('odd "reason"\\')
     scene.flush_seconds.observe(0.002)
+    scene.health.feeds = [FeedHealth("kinesis:trail", {("GetRecords", "SlowDown"): 2}, "throttled")]
     return scene
 
 

@@ -5,8 +5,10 @@ line, so that one that was rotated away keeps its position and a new one in its 
 one JSON document) is read when it is whole: its size has not changed between two looks.
 """
 
+import asyncio
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct as Packer
@@ -16,6 +18,7 @@ from xxhash import xxh3_128
 from processor.core.batches import Decoded, add_decoded
 from processor.core.records import Rejected
 from processor.core.stream import decode_stream, scan_value
+from processor.shell.feeds import FeedHealth, Slice
 from processor.shell.files import Source, SourceError, SourceReader, find_sources
 from processor.shell.layout import Position, unpack_position
 
@@ -25,17 +28,6 @@ LINE_MAX = 32 * 1024 * 1024
 
 _OFFSET = Packer("<cQ")
 _LINES = b"l"
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Decoded records of a source, and the position that holds once they are applied."""
-
-    source: Source
-    decoded: Decoded
-    name: bytes
-    position: bytes
-    damage: str | None = None
 
 
 @dataclass(slots=True)
@@ -53,7 +45,7 @@ class _Followed:
 class Follower:
     """Looks at paths again and again. `positions` is the store's memory of what is applied."""
 
-    def __init__(self, paths: Iterable[str], positions: dict[bytes, bytes]) -> None:
+    def __init__(self, paths: Iterable[str], positions: Mapping[bytes, bytes]) -> None:
         self._paths = tuple(paths)
         self._positions = positions
         self._followed: dict[str, _Followed] = {}
@@ -126,7 +118,7 @@ class Follower:
                     break
                 lines = chunk[: end or len(chunk)]
                 followed.offset += len(lines)
-                yield Slice(source, _decode_lines(lines), followed.name, _OFFSET.pack(_LINES, followed.offset))
+                yield Slice(source.name, _decode_lines(lines), followed.name, _OFFSET.pack(_LINES, followed.offset))
                 file.seek(followed.offset)
         followed.done = True
 
@@ -139,12 +131,52 @@ class Follower:
             for decoded in decode_stream(reader):
                 index += decoded.read
                 if index > before.index or before.cut:
-                    yield Slice(source, decoded, name, Position(index, whole=False).pack())
+                    yield Slice(source.name, decoded, name, Position(index, whole=False).pack())
             damage = [Rejected("damaged_file", b"")] if reader.damage else []
             position = Position(index, whole=True).pack()
-            yield Slice(source, Decoded([], [], damage), name, position, reader.damage)
+            yield Slice(source.name, Decoded([], [], damage), name, position, reader.damage)
         reader.close()
         followed.done = True
+
+
+class FileFeed:
+    """A follower as a feed: looks every `poll_seconds`."""
+
+    def __init__(
+        self,
+        paths: Iterable[str],
+        positions: Mapping[bytes, bytes],
+        poll_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._follower = Follower(paths, positions)
+        self._poll_seconds = poll_seconds
+        self._clock = clock
+        self.health = FeedHealth("files")
+
+    @property
+    def caught_up(self) -> bool:
+        return self._follower.caught_up
+
+    @property
+    def watermark(self) -> int:
+        return int(self._clock()) if self._follower.caught_up else 0
+
+    async def check(self) -> None:
+        """Nothing: paths that are not there were refused when the feed was made."""
+
+    async def slices(self) -> AsyncIterator[Slice]:
+        while True:
+            for found in self._follower.poll():
+                yield found
+                await asyncio.sleep(0)
+            await asyncio.sleep(self._poll_seconds)
+
+    async def acknowledge(self, receipts: Sequence[object]) -> None:
+        """Nothing: files stay."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def _decode_lines(lines: bytes) -> Decoded:

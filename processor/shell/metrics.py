@@ -5,7 +5,7 @@ joins what is there, and Prometheus reads members one after another as one text.
 """
 
 import gzip
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,6 +17,7 @@ from processor.core.fleet import Member
 from processor.core.sessions import SHARDS, shard_of
 from processor.core.tally import CLASSES, Tally
 from processor.core.tracker import FirstUse, GapCounts, Tracker
+from processor.shell.feeds import FeedHealth
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,11 @@ CATALOGUE = (
     MetricRow("gapwatch_lag_seconds", "gauge", (), "How far behind the clock the verdicts' time is."),
     MetricRow("gapwatch_flush_age_seconds", "gauge", (), "Since when no flush has been written."),
     MetricRow("gapwatch_flush_seconds", "histogram", (), "How long flushes to the store took."),
+    MetricRow("gapwatch_source_trouble", "gauge", ("source",), "1 while a source cannot be read and is tried again."),
+    MetricRow(
+        "gapwatch_source_failures_total", "counter", ("source", "call", "code"),
+        "Calls on a source that failed, throttled ones too, by the code that they failed with.",
+    ),
     MetricRow("gapwatch_principals", "gauge", (), "Principals that are known, by inventory or by use."),
     MetricRow("gapwatch_store_waiting", "gauge", (), "1 while the store is away or full and progress waits for it."),
     MetricRow("gapwatch_build_info", "gauge", ("version", "catalogue"), "1, with what runs in the labels."),
@@ -201,6 +207,7 @@ class Health:
     flushed_at: float = 0.0
     principals: int = 0
     first_uses_evicted: int = 0
+    feeds: Sequence[FeedHealth] = ()
 
 
 class PipelineCollector(Collector):
@@ -226,11 +233,26 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_flush_age_seconds", max(0.0, now - health.flushed_at) if health.flushed_at else 0.0)
         yield _plain("gapwatch_principals", health.principals)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
+        yield from _list_feeds(health.feeds)
         info = GaugeMetricFamily(
             "gapwatch_build_info", ROWS["gapwatch_build_info"].text, labels=("version", "catalogue")
         )
         info.add_metric((find_version(), self._catalogue), 1)
         yield info
+
+
+def _list_feeds(feeds: Sequence[FeedHealth]) -> Iterator[Metric]:
+    trouble = GaugeMetricFamily(
+        "gapwatch_source_trouble", ROWS["gapwatch_source_trouble"].text, labels=ROWS["gapwatch_source_trouble"].labels
+    )
+    row = ROWS["gapwatch_source_failures_total"]
+    failures = CounterMetricFamily(row.name, row.text, labels=row.labels)
+    for feed in feeds:
+        trouble.add_metric((feed.source,), int(bool(feed.trouble)))
+        for (call, code), count in sorted(feed.failures.items()):
+            failures.add_metric((feed.source, call, code), count)
+    yield trouble
+    yield failures
 
 
 def _counter(name: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
