@@ -136,11 +136,11 @@ class Runner:
         self.opened.pipeline.feed(found.decoded)
         if found.damage is not None:
             self._warn(f"{found.origin} {found.damage}: what could be read of it was")
-        if intake.rejects:
-            self.opened.rejects.note(intake.rejects)
-            intake.rejects.clear()
+        self.opened.rejects.note(intake.rejects)
+        intake.rejects.clear()
         if found.name:
             self.opened.state.move(found.name, found.position)
+        self.opened.state.forget(found.forgotten)
         if found.receipts:
             self._receipts.append((feed, found.receipts))
         self._applied = True
@@ -163,7 +163,7 @@ class Runner:
 
     async def _store_applied(self, acknowledger: Acknowledger) -> None:
         """Flush, and let the feeds know what is stored."""
-        assert self.opened is not None  # noqa: S101 - load came before
+        assert self.opened is not None  # noqa: S101 - as above
         receipts, self._receipts = self._receipts, []
         self._applied = False
         await self.opened.state.flush()

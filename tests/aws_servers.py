@@ -34,16 +34,20 @@ READY_SECONDS_MAX = 20.0
 
 THROTTLING = """
 rules:
-  - match: {service: kinesis, operation: GetRecords}
+  - service: kinesis
+    operation: GetRecords
     probability: 0.3
     error: {code: ProvisionedThroughputExceededException, status: 400, message: Rate exceeded}
-  - match: {service: kinesis, operation: GetRecords}
-    probability: 0.1
+  - service: kinesis
+    operation: GetRecords
+    probability: 0.143
     error: {code: ExpiredIteratorException, status: 400, message: Iterator expired}
-  - match: {service: kinesis, operation: ListShards}
+  - service: kinesis
+    operation: ListShards
     probability: 0.3
     error: {code: LimitExceededException, status: 400, message: Rate exceeded}
-  - match: {service: kinesis, operation: GetShardIterator}
+  - service: kinesis
+    operation: GetShardIterator
     probability: 0.3
     error: {code: ProvisionedThroughputExceededException, status: 400, message: Rate exceeded}
 """

@@ -5,11 +5,12 @@ Region, credentials, profiles and endpoints are found as all AWS tools find them
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import (
@@ -24,6 +25,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
+from processor.shell.feeds import Backoff, FeedHealth
 from processor.shell.files import SourceError
 
 ACTIONS = {
@@ -72,8 +74,11 @@ THROTTLED = frozenset(
     )
 )
 
-CALL_ERRORS = (ClientError, BotoCoreError, OSError, asyncio.TimeoutError)
+CALL_ERRORS = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, asyncio.TimeoutError)
 """What a call may fail with."""
+
+UNREACHED = (ConnectionError, HTTPClientError, aiohttp.ClientError, OSError, asyncio.TimeoutError)
+"""What says that a call did not get there, or its answer not back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400))
         return find_code(error) in THROTTLED or status >= 500
-    return isinstance(error, (ConnectionError, HTTPClientError, OSError, asyncio.TimeoutError))
+    return isinstance(error, UNREACHED)
 
 
 def explain(error: BaseException, call: str, target: Target) -> str:
@@ -145,7 +150,7 @@ def explain(error: BaseException, call: str, target: Target) -> str:
         return f"{place}: denied ({code}: {text}): allow {action}{kms} to the role that gapwatch runs as"
     if code in MISSING:
         return f"{place}: there is none ({code}: {text}): check its name, region and account"
-    if isinstance(error, (ConnectionError, HTTPClientError, OSError, asyncio.TimeoutError)):
+    if isinstance(error, UNREACHED):
         return f"{place}: cannot reach AWS ({text or code}): check the network, the region and --endpoint-url"
     return f"{place}: {code}: {text}"
 
@@ -156,3 +161,38 @@ def refuse(error: BaseException, call: str, target: Target, warn: Callable[[str]
     if not is_passing(error):
         raise SourceError(said) from error
     warn(f"{said}; trying again")
+
+
+class Calls:
+    """The calls of one feed on one service: what fails is counted, said once, and made again."""
+
+    def __init__(self, service: str, target: Target, health: FeedHealth, warn: Callable[[str], None]) -> None:
+        self._service = service
+        self._target = target
+        self._health = health
+        self._warn = warn
+
+    async def persist(self, call: str, make: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
+        """Make a call until it succeeds; `call` is AWS' name of it."""
+        backoff = Backoff()
+        while True:
+            try:
+                answer = await make(**arguments)
+            except CALL_ERRORS as error:
+                self.note_failure(call, error)
+                await backoff.wait()
+                continue
+            self.note_success()
+            return answer
+
+    def note_success(self) -> None:
+        self._health.trouble = ""
+
+    def note_failure(self, call: str, error: BaseException) -> None:
+        """Count it, and say so where the one before succeeded: throttling is everyday."""
+        code = find_code(error)
+        self._health.count_failure(call, code)
+        said = explain(error, f"{self._service}:{call}", self._target)
+        if not self._health.trouble and code not in THROTTLED:
+            self._warn(f"{said}; trying again")
+        self._health.trouble = said

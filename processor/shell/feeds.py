@@ -32,7 +32,8 @@ class Slice:
 
     `name` and `position` are stored together with what the records did: a name of 16 bytes, a position that means something
     to the feed only; both empty where a source has no positions. `receipts` are acknowledged after the flush. `compared`:
-    the records have come by another way before, and those that did not are holes of that way.
+    the records have come by another way before, and those that did not are holes of that way. `forgotten`: names whose positions
+    nobody will ask for again.
     """
 
     origin: str
@@ -42,6 +43,7 @@ class Slice:
     damage: str | None = None
     receipts: tuple[object, ...] = ()
     compared: bool = False
+    forgotten: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from xxhash import xxh3_128
 
 from processor.core.batches import Decoded
 from processor.core.lineage import Shard, find_ready
-from processor.shell.aws import CALL_ERRORS, Aws, Target, explain, find_code, refuse
+from processor.shell.aws import CALL_ERRORS, Aws, Calls, Target, find_code, refuse
 from processor.shell.feeds import Backoff, FeedHealth, Positions, Slice, cancel
 from processor.shell.get_records import ANSWER, RecordsAnswer, cut_records, take_answers
 from processor.shell.pace import CALLS_SECONDS, Budget, Pace
@@ -70,6 +70,7 @@ class KinesisFeed:
         self._progress: dict[str, Progress] = {}
         self._listed = False
         self.health = FeedHealth(f"kinesis:{stream.rpartition('/')[2]}")
+        self._calls = Calls("kinesis", self._target, self.health, warn)
 
     @property
     def caught_up(self) -> bool:
@@ -168,14 +169,16 @@ class KinesisFeed:
     async def _list_shards(self) -> list[Shard]:
         """All shards that the stream still has, page by page; the stream's own name first."""
         if not self._prefix:
-            summary = await self._persist("DescribeStreamSummary", self._client.describe_stream_summary, **self._where)
+            summary = await self._calls.persist(
+                "DescribeStreamSummary", self._client.describe_stream_summary, **self._where
+            )
             found = summary["StreamDescriptionSummary"]
             created = found["StreamCreationTimestamp"].timestamp()
             self._prefix = f"kinesis\0{found['StreamARN']}\0{created:.3f}\0".encode()
         shards: list[Shard] = []
         page: dict[str, Any] = {**self._where}
         while page:
-            answer = await self._persist("ListShards", self._client.list_shards, MaxResults=1_000, **page)
+            answer = await self._calls.persist("ListShards", self._client.list_shards, MaxResults=1_000, **page)
             for each in answer["Shards"]:
                 parents = (each.get("ParentShardId"), each.get("AdjacentParentShardId"))
                 shards.append(Shard(each["ShardId"], tuple(parent for parent in parents if parent)))
@@ -183,28 +186,6 @@ class KinesisFeed:
         return shards
 
     # --- calls --------------------------------------------------------------------------------------------------------
-
-    async def _persist(self, call: str, make: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
-        """Make a call until it succeeds."""
-        backoff = Backoff()
-        while True:
-            try:
-                answer = await make(**arguments)
-            except CALL_ERRORS as error:
-                self._note_failure(call, error)
-                await backoff.wait()
-                continue
-            self.health.trouble = ""
-            return answer
-
-    def _note_failure(self, call: str, error: BaseException) -> None:
-        """Count it, and say so once: throttling is everyday."""
-        code = find_code(error)
-        self.health.count_failure(call, code)
-        said = explain(error, f"kinesis:{call}", self._target)
-        if not self.health.trouble and "Throughput" not in code:
-            self._warn(f"{said}; trying again")
-        self.health.trouble = said
 
     async def _read_shard(self, shard_id: str, progress: Progress) -> None:
         """Read one shard to its end."""
@@ -241,9 +222,9 @@ class KinesisFeed:
         try:
             answered = await self._client.get_records(ShardIterator=iterator, Limit=GET_LIMIT, **self._by_arn)
         except CALL_ERRORS as error:
-            self._note_failure("GetRecords", error)
+            self._calls.note_failure("GetRecords", error)
             return None
-        self.health.trouble = ""
+        self._calls.note_success()
         answer: RecordsAnswer = answered[ANSWER]
         return answer
 
@@ -276,7 +257,7 @@ class KinesisFeed:
                     )
                     kind = {"ShardIteratorType": "TRIM_HORIZON"}
                     continue
-                self._note_failure("GetShardIterator", error)
+                self._calls.note_failure("GetShardIterator", error)
                 await backoff.wait()
                 continue
             return str(answer["ShardIterator"])

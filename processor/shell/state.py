@@ -67,6 +67,7 @@ class State:
         self.positions: dict[bytes, bytes] = {}
         self._written = Written()
         self._moved: dict[bytes, bytes] = {}
+        self._forgotten: list[bytes] = []
         self._spans: set[int] = set()
         self._days_held = 0
         self._days_forgotten = False
@@ -75,6 +76,13 @@ class State:
         """Note how far a source is applied; stored with the next flush."""
         self.positions[source] = position
         self._moved[source] = position
+
+    def forget(self, sources: Iterable[bytes]) -> None:
+        """Note that positions are no longer needed; removed with the next flush."""
+        for source in sources:
+            if self.positions.pop(source, None) is not None:
+                self._moved.pop(source, None)
+                self._forgotten.append(source)
 
     async def load(self) -> None:
         """Take the whole state of the store into the ledger, which must be new."""
@@ -149,6 +157,9 @@ class State:
         for usage in changed:
             usage.dirty.clear()
         commands += self._write_horizon()
+        if self._forgotten:
+            commands.append(("HDEL", self.store.key(b"files"), *self._forgotten))
+            self._forgotten = []
         if self._moved:
             commands.append(("HSET", self.store.key(b"files"), *itertools.chain.from_iterable(self._moved.items())))
             self._moved = {}
