@@ -190,7 +190,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
 class LazyGroup(click.Group):
     """Imports the commands of `GROUPS` when they are called or listed: most runs need none of them."""
 
-    GROUPS: ClassVar = {"topics": "processor.topic_commands"}
+    GROUPS: ClassVar = {"backfill": "processor.backfill_command", "topics": "processor.topic_commands"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.GROUPS])

@@ -5,7 +5,6 @@ another one. The day of its reading stands behind its position, so that a long-r
 later than that is older than the duplicates' horizon, and adds to no count.
 """
 
-import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +28,9 @@ CHUNK_BYTES = 1024 * 1024
 
 FORGET_DAYS = 3
 """A long-running process remembers files for so long, at some 100 bytes each; its horizon is of 48 hours at most."""
+
+NEVER = 0xFFFF
+"""The day of a file that is remembered for the store's life, as backfill wants it."""
 
 _DAY_BYTES = 2
 
@@ -67,15 +69,14 @@ def is_applied(log: LogObject, positions: Positions) -> bool:
 async def fetch_object(client: Any, log: LogObject) -> tuple[LogObject, BinaryIO]:
     """A file's bytes as S3 has them, and it with its ETag. Raises what the calls raise."""
     answer = await client.get_object(Bucket=log.bucket, Key=log.key)
-    found = replace(log, etag=str(answer["ETag"]).strip('"'), size=int(answer["ContentLength"]))
+    file = cast("BinaryIO", tempfile.SpooledTemporaryFile(HELD_BYTES_MAX))  # noqa: SIM115 - closed by the reader
+    size = 0
     async with answer["Body"] as body:
-        if found.size <= HELD_BYTES_MAX:
-            return found, io.BytesIO(await body.read())
-        file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - closed by the reader
         while chunk := await body.read(CHUNK_BYTES):
             file.write(chunk)
-        file.seek(0)
-        return found, file
+            size += len(chunk)
+    file.seek(0)
+    return replace(log, etag=str(answer.get("ETag", log.etag)).strip('"'), size=size), file
 
 
 def read_object(log: LogObject, file: BinaryIO, positions: Positions, day: int) -> Iterator[Slice]:
