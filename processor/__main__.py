@@ -296,6 +296,7 @@ def run(
     paths: Sequence[str],
     streams: Sequence[str],
     queues: Sequence[str],
+    buckets: Sequence[str],
     endpoint_url: str | None,
     inventories: Sequence[str],
     organizations: Sequence[str],
@@ -313,7 +314,7 @@ def run(
     from processor.run import RunOrder, run_forever, stop_on_signals
 
     settings = gather_settings(**narrowing, run={"host": host, "port": port})
-    sources = SourceOrder(tuple(paths), tuple(streams), tuple(queues), endpoint_url)
+    sources = SourceOrder(tuple(paths), tuple(streams), tuple(queues), tuple(buckets), endpoint_url)
     sources.check_given()
     order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations, warn))
     place = choose_place(url, folder)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Histogram
 
+from processor.applying import apply_slice
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.tracker import Tracker
@@ -130,17 +131,8 @@ class Runner:
 
     def _apply(self, feed: Feed, found: Slice) -> None:
         assert self.opened is not None  # noqa: S101 - load came before
-        intake = self.opened.pipeline.intake
-        intake.future = int(self._order.clock()) + FUTURE_SECONDS_MAX
-        found.decoded.name_origin((found.origin, 0))
-        self.opened.pipeline.feed(found.decoded)
-        if found.damage is not None:
-            self._warn(f"{found.origin} {found.damage}: what could be read of it was")
-        self.opened.rejects.note(intake.rejects)
-        intake.rejects.clear()
-        if found.name:
-            self.opened.state.move(found.name, found.position)
-        self.opened.state.forget(found.forgotten)
+        self.opened.pipeline.intake.future = int(self._order.clock()) + FUTURE_SECONDS_MAX
+        apply_slice(self.opened, feed, found, self._warn)
         if found.receipts:
             self._receipts.append((feed, found.receipts))
         self._applied = True

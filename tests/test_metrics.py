@@ -109,7 +109,8 @@ def make_full_scene() -> Scene:
     scene.use(ODD, "iam:CreateAccessKey", time=NOW - 3)
     scene.ledger.tally.count_rejected('odd "reason"\\')
     scene.flush_seconds.observe(0.002)
-    scene.health.feeds = [FeedHealth("kinesis:trail", {("GetRecords", "SlowDown"): 2}, "throttled")]
+    kinesis = FeedHealth("kinesis:trail", {("GetRecords", "SlowDown"): 2}, "throttled")
+    scene.health.feeds = [kinesis, FeedHealth("reconcile:logs", compared={"missed": 3}, compared_until=NOW)]
     return scene
 
 

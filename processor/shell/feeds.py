@@ -49,11 +49,18 @@ class Slice:
 @dataclass(slots=True)
 class FeedHealth:
     """What a feed says of itself: `failures` counts calls that failed by (call, error code); `trouble` is why it does not go
-    on, empty where it does."""
+    on, empty where it does. Of one that is compared with others: `compared` counts records by what was known of them (`seen`,
+    `missed`, `late`), `compared_until` is the time up to which it is."""
 
     source: str
     failures: dict[tuple[str, str], int] = field(default_factory=dict)
     trouble: str = ""
+    compared: dict[str, int] = field(default_factory=dict)
+    compared_until: int = 0
+
+    def count_compared(self, **counts: int) -> None:
+        for result, count in counts.items():
+            self.compared[result] = self.compared.get(result, 0) + count
 
     def count_failure(self, call: str, code: str) -> None:
         self.failures[call, code] = self.failures.get((call, code), 0) + 1

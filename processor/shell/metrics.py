@@ -8,6 +8,7 @@ import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -68,6 +69,13 @@ CATALOGUE = (
     MetricRow(
         "gapwatch_source_failures_total", "counter", ("source", "call", "code"),
         "Calls on a source that failed, throttled ones too, by the code that they failed with.",
+    ),
+    MetricRow(
+        "gapwatch_compared_records_total", "counter", ("source", "result"),
+        "Records of log files compared with the streams: seen there, missed there, or too late to tell.",
+    ),
+    MetricRow(
+        "gapwatch_compared_until_timestamp_seconds", "gauge", ("source",), "The time up to which log files are compared."
     ),
     MetricRow("gapwatch_principals", "gauge", (), "Principals that are known, by inventory or by use."),
     MetricRow("gapwatch_store_waiting", "gauge", (), "1 while the store is away or full and progress waits for it."),
@@ -242,17 +250,23 @@ class PipelineCollector(Collector):
 
 
 def _list_feeds(feeds: Sequence[FeedHealth]) -> Iterator[Metric]:
-    trouble = GaugeMetricFamily(
-        "gapwatch_source_trouble", ROWS["gapwatch_source_trouble"].text, labels=ROWS["gapwatch_source_trouble"].labels
+    yield _by_source("gapwatch_source_trouble", feeds, lambda feed: {(): int(bool(feed.trouble))})
+    yield _by_source("gapwatch_source_failures_total", feeds, lambda feed: feed.failures)
+    compared = [feed for feed in feeds if feed.compared_until or feed.compared]
+    yield _by_source(
+        "gapwatch_compared_records_total", compared, lambda feed: {(r,): n for r, n in feed.compared.items()}
     )
-    row = ROWS["gapwatch_source_failures_total"]
-    failures = CounterMetricFamily(row.name, row.text, labels=row.labels)
+    yield _by_source("gapwatch_compared_until_timestamp_seconds", compared, lambda feed: {(): feed.compared_until})
+
+
+def _by_source(name: str, feeds: Iterable[FeedHealth], read: Callable[[FeedHealth], Mapping[Any, int]]) -> Metric:
+    """A family with the label source; `read` gives a feed's values by its other labels."""
+    row = ROWS[name]
+    family = (CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily)(name, row.text, labels=row.labels)
     for feed in feeds:
-        trouble.add_metric((feed.source,), int(bool(feed.trouble)))
-        for (call, code), count in sorted(feed.failures.items()):
-            failures.add_metric((feed.source, call, code), count)
-    yield trouble
-    yield failures
+        for labels, value in sorted(read(feed).items()):
+            family.add_metric((feed.source, *labels), value)
+    return family
 
 
 def _counter(name: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:

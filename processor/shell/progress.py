@@ -23,5 +23,5 @@ class Progress:
         """Take notice of what is applied; True where that is all that was read."""
         if self.handed != positions.get(self.name, b""):
             return False
-        self.applied_at = self.read_at
+        self.applied_at = max(self.applied_at, self.read_at)
         return not self.behind

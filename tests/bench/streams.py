@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from aws_servers import Roto, aws_environment, make_stream, put_payloads, wrap_event  # noqa: E402 - behind the path
+from aws_servers import Roto, aws_environment, make_stream, put_payloads, wrap_event, wrap_logs  # noqa: E402 - behind the path
 from building import build_details, build_record, write_json  # noqa: E402 - as above
 from test_kinesis import make_calls  # noqa: E402 - as above
 from test_run import Running, wait_for  # noqa: E402 - as above
@@ -41,6 +41,7 @@ ANSWER_RECORDS = 5_000
 ROUNDS = 9
 RATE = 1_000
 BATCHES_SECOND = 10
+BATCH_RECORDS = 200
 
 
 def make_answer() -> bytes:
@@ -137,17 +138,22 @@ def show_latency(roto: Roto, folder: Path, seconds: int) -> None:
                 ("", "latency"), [*rows, ("longest", f"{took[-1] * 1000:,.0f} ms")])  # fmt: skip
 
 
+def wrap_batches(count: int, first: int) -> list[bytes]:
+    return [wrap_logs(make_calls(BATCH_RECORDS, at)) for at in range(first, first + count, BATCH_RECORDS)]
+
+
 def show_backlog(roto: Roto, folder: Path, backlog: int) -> None:
-    """What lies in 32 shards, while a tenth as much arrives."""
+    """CloudWatch Logs batches that lie in 16 shards, while a tenth as many arrive. (The server gives out some 6,000 records of
+    the stream a second; a batch is one of them, and holds 200 of CloudTrail's.)"""
     client = roto.client("kinesis")
-    make_stream(client, "backlog", 32)
+    make_stream(client, "backlog", 16)
     for at in range(0, backlog, 10_000):
-        put_payloads(client, "backlog", [wrap_event(record) for record in make_calls(10_000, at)])
+        put_payloads(client, "backlog", wrap_batches(10_000, at))
     total = backlog + backlog // 10
 
     def put_more() -> None:
         for at in range(backlog, total, 1_000):
-            put_payloads(client, "backlog", [wrap_event(record) for record in make_calls(1_000, at)])
+            put_payloads(client, "backlog", wrap_batches(1_000, at))
 
     memory: list[tuple[int, float]] = []
     with running(roto, "backlog", folder) as found:
@@ -165,7 +171,7 @@ def show_backlog(roto: Roto, folder: Path, backlog: int) -> None:
         producer.join()
     first = next(size for count, size in memory if count >= total * 0.2)
     print_table(
-        f"A backlog of {backlog:,} records in 32 shards, {total - backlog:,} more arriving",
+        f"A backlog of {backlog:,} records in 16 shards, {total - backlog:,} more arriving",
         ("figure", "value"),
         [
             ("records a second, by the clock, from ready to the last one", f"{total / seconds:,.0f}"),
