@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 
 from processor.core.batches import Decoded
 
-SLICES_HELD_MAX = 8
+SLICES_HELD_MAX = 4
 """Slices that are read before they are applied: a few MB each."""
 
 CLOSE_SECONDS_MAX = 1.0

@@ -17,9 +17,9 @@ from processor.core.envelopes import GZIP_MAGIC
 ANSWER = "Answer"
 """Where an answer stands in what the client returns."""
 
-SLICE_WEIGHT = 4 * 1024 * 1024
-_ZIPPED_WEIGHT = 12
-"""A batch of CloudWatch Logs unzips to some twelve times its size."""
+SLICE_WEIGHT = 2 * 1024 * 1024
+_ZIPPED_WEIGHT = 20
+"""A batch of CloudWatch Logs unzips to ten to twenty times its size."""
 
 
 class StreamRecord(Struct, gc=False, rename="pascal"):
@@ -61,7 +61,7 @@ def _take_answer(response_dict: dict[str, Any], customized_response_dict: dict[s
 
 
 def cut_records(records: Sequence[StreamRecord]) -> list[Sequence[StreamRecord]]:
-    """An answer's records in parts that unzip to some 4 MB each."""
+    """An answer's records in parts that unzip to some 2 MB each."""
     parts: list[Sequence[StreamRecord]] = []
     begin = weight = 0
     for at, record in enumerate(records):

@@ -8,7 +8,6 @@ import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,18 +17,8 @@ from processor.core.fleet import Member
 from processor.core.sessions import SHARDS, shard_of
 from processor.core.tally import CLASSES, Tally
 from processor.core.tracker import FirstUse, GapCounts, Tracker
+from processor.shell.feed_metrics import FEED_ROWS, MetricRow, list_feeds
 from processor.shell.feeds import FeedHealth
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRow:
-    """One family: what dashboards, rules and docs are held against."""
-
-    name: str
-    kind: str
-    labels: tuple[str, ...]
-    text: str
-
 
 CATALOGUE = (
     MetricRow(
@@ -65,18 +54,7 @@ CATALOGUE = (
     MetricRow("gapwatch_lag_seconds", "gauge", (), "How far behind the clock the verdicts' time is."),
     MetricRow("gapwatch_flush_age_seconds", "gauge", (), "Since when no flush has been written."),
     MetricRow("gapwatch_flush_seconds", "histogram", (), "How long flushes to the store took."),
-    MetricRow("gapwatch_source_trouble", "gauge", ("source",), "1 while a source cannot be read and is tried again."),
-    MetricRow(
-        "gapwatch_source_failures_total", "counter", ("source", "call", "code"),
-        "Calls on a source that failed, throttled ones too, by the code that they failed with.",
-    ),
-    MetricRow(
-        "gapwatch_compared_records_total", "counter", ("source", "result"),
-        "Records of log files compared with the streams: seen there, missed there, or too late to tell.",
-    ),
-    MetricRow(
-        "gapwatch_compared_until_timestamp_seconds", "gauge", ("source",), "The time up to which log files are compared."
-    ),
+    *FEED_ROWS,
     MetricRow("gapwatch_principals", "gauge", (), "Principals that are known, by inventory or by use."),
     MetricRow("gapwatch_store_waiting", "gauge", (), "1 while the store is away or full and progress waits for it."),
     MetricRow("gapwatch_build_info", "gauge", ("version", "catalogue"), "1, with what runs in the labels."),
@@ -241,32 +219,12 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_flush_age_seconds", max(0.0, now - health.flushed_at) if health.flushed_at else 0.0)
         yield _plain("gapwatch_principals", health.principals)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
-        yield from _list_feeds(health.feeds)
+        yield from list_feeds(health.feeds)
         info = GaugeMetricFamily(
             "gapwatch_build_info", ROWS["gapwatch_build_info"].text, labels=("version", "catalogue")
         )
         info.add_metric((find_version(), self._catalogue), 1)
         yield info
-
-
-def _list_feeds(feeds: Sequence[FeedHealth]) -> Iterator[Metric]:
-    yield _by_source("gapwatch_source_trouble", feeds, lambda feed: {(): int(bool(feed.trouble))})
-    yield _by_source("gapwatch_source_failures_total", feeds, lambda feed: feed.failures)
-    compared = [feed for feed in feeds if feed.compared_until or feed.compared]
-    yield _by_source(
-        "gapwatch_compared_records_total", compared, lambda feed: {(r,): n for r, n in feed.compared.items()}
-    )
-    yield _by_source("gapwatch_compared_until_timestamp_seconds", compared, lambda feed: {(): feed.compared_until})
-
-
-def _by_source(name: str, feeds: Iterable[FeedHealth], read: Callable[[FeedHealth], Mapping[Any, int]]) -> Metric:
-    """A family with the label source; `read` gives a feed's values by its other labels."""
-    row = ROWS[name]
-    family = (CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily)(name, row.text, labels=row.labels)
-    for feed in feeds:
-        for labels, value in sorted(read(feed).items()):
-            family.add_metric((feed.source, *labels), value)
-    return family
 
 
 def _counter(name: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
