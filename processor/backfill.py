@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, BinaryIO, TypeVar
 
 from processor.batch import ReplayOrder, Style, choose_as_of, collect_seldom, finish, print_out, read_inventories
@@ -20,6 +20,7 @@ from processor.opening import Opened, Place, load_loops, load_opened, open_store
 from processor.replay import FLUSH_SECONDS, FLUSH_USES, HELD_RECORDS
 from processor.settings import Settings
 from processor.shell.aws import CALL_ERRORS, Aws, Target, explain, find_code, is_passing
+from processor.shell.digests import FINDINGS_SAID_MAX, Verifier
 from processor.shell.files import SourceError
 from processor.shell.log_bucket import LogBucket, read_url
 from processor.shell.objects import NEVER, fetch_object, is_applied, read_object
@@ -52,6 +53,7 @@ class BackfillOrder:
     settings: Settings
     covered_since: int | None = None
     endpoint_url: str | None = None
+    verify: bool = False
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Progress:
     size: int = 0
     files_read: int = 0
     size_read: int = 0
+    keys: set[str] = field(default_factory=set)
     begun: float = field(default_factory=time.monotonic)
     said: float = field(default_factory=time.monotonic)
 
@@ -138,6 +141,7 @@ async def run_backfill(order: BackfillOrder, place: Place, style: Style, warn: W
     async with open_client(order) as client, open_store(place, warn) as store:
         source = LogBucket(client, bucket, prefix)
         regions = await list_logs(order, source.find_regions())
+        verifier = await load_digests(order, client, source, regions) if order.verify else None
         load_loops(warn)
         await store.claim(exclusive=place.url is None)
         opened = await load_opened(store, order.settings, Horizon(), fresh=fresh)
@@ -145,7 +149,8 @@ async def run_backfill(order: BackfillOrder, place: Place, style: Style, warn: W
         filler = Filler(opened, warn)
         with collect_seldom():
             async for log, file in fetch_all(order, client, source, regions, opened, progress, warn):
-                await filler.add(log, file)
+                if verifier is None or verifier.check_file(log, file):
+                    await filler.add(log, file)
                 progress.files_read += 1
                 progress.size_read += log.size
                 if time.monotonic() - progress.said >= SAY_SECONDS:
@@ -162,7 +167,43 @@ async def run_backfill(order: BackfillOrder, place: Place, style: Style, warn: W
         await finish(opened, replayed, fresh, as_of)
         for line in opened.rejects.lines():
             warn(line)
-        return print_out(opened, opened.build_fleet(order.settings, order.covered_since), as_of, style)
+        code = print_out(opened, opened.build_fleet(order.settings, order.covered_since), as_of, style)
+        return code if verifier is None else say_verified(verifier, progress, order, warn) or code
+
+
+async def load_digests(order: BackfillOrder, client: Any, source: LogBucket, regions: list[str]) -> Verifier:
+    """The digests of the days, checked. Raises as `fail` says."""
+
+    async def find_keys(region: str, first: datetime, last: datetime) -> dict[str, bytes]:
+        keys: dict[str, bytes] = {}
+        async with Aws(order.endpoint_url).open_client("cloudtrail", region=region) as cloudtrail:
+            page: dict[str, Any] = {"StartTime": first, "EndTime": last}
+            while page:
+                try:
+                    answer = await cloudtrail.list_public_keys(**page)
+                except CALL_ERRORS as error:
+                    raise fail(error, "cloudtrail:ListPublicKeys", f"the keys of {region}") from error
+                keys |= {found["Fingerprint"]: found["Value"] for found in answer["PublicKeyList"]}
+                page = {**page, "NextToken": answer["NextToken"]} if answer.get("NextToken") else {}
+        return keys
+
+    verifier = Verifier()
+    try:
+        await verifier.load(client, source, regions, (order.first, order.last), find_keys)
+    except CALL_ERRORS as error:
+        raise fail(error, "s3:GetObject", f"the digests below {order.url}") from error
+    return verifier
+
+
+def say_verified(verifier: Verifier, progress: Progress, order: BackfillOrder, warn: Warn) -> int:
+    """What the digests said of the files; 1 where something is not as CloudTrail wrote it, else 0."""
+    verifier.finish(progress.keys, (order.first, order.last))
+    for finding in verifier.findings[:FINDINGS_SAID_MAX]:
+        warn(finding)
+    if len(verifier.findings) > FINDINGS_SAID_MAX:
+        warn(f"… and {len(verifier.findings) - FINDINGS_SAID_MAX:,} more findings")
+    warn(verifier.describe())
+    return 1 if verifier.findings else 0
 
 
 def open_client(order: BackfillOrder) -> Any:
@@ -208,6 +249,8 @@ async def fetch_all(
                 listing = asyncio.ensure_future(list_logs(order, source.list_day(regions, next_day)))
             progress.days_listed += 1
             progress.files += len(logs)
+            if order.verify:
+                progress.keys.update(log.key for log in logs)
             fresh = [log for log in logs if not is_applied(log, opened.state.positions)]
             progress.files_known += len(logs) - len(fresh)
             progress.size += sum(log.size for log in fresh)

@@ -27,6 +27,11 @@ DAY = click.DateTime(("%Y-%m-%d",))
 @click.command()
 @click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="The first day, such as 2026-11-01.")
 @click.option("--to", "last", type=DAY, metavar="DAY", help="The last day, read whole. Default: today (UTC).")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Check the files that are read against CloudTrail's signed digests; exit with 1 where one was changed or deleted.",
+)
 @choose_inventory
 @choose_settings
 @click.option(
@@ -41,6 +46,7 @@ def backfill(
     place: str,
     first: datetime,
     last: datetime | None,
+    verify: bool,
     inventories: Sequence[str],
     organizations: Sequence[str],
     covered_since: int | None,
@@ -71,5 +77,6 @@ def backfill(
         gather_settings(**narrowing),
         covered_since,
         endpoint_url,
+        verify,
     )
     return asyncio.run(run_backfill(order, choose_place(url, folder), (style, with_actions, fail_on), warn))

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -156,7 +156,7 @@ class Counting:
 
     async def check(self) -> None: ...
 
-    async def slices(self) -> AsyncIterator[Slice]:
+    async def slices(self) -> AsyncGenerator[Slice, None]:
         for number in range(1, self._count + 1):
             self.handed = number
             yield Slice(str(number), Decoded([], [], []))

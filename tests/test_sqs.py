@@ -180,7 +180,7 @@ async def test_at_its_end_it_gives_back_what_it_did_not_store(roto: Roto) -> Non
     read = 0
     while read < 5:
         read += (await anext(slices)).decoded.read
-    await slices.aclose()  # type: ignore[attr-defined]  # a generator
+    await slices.aclose()
     assert (count_messages(roto, url), feed.caught_up) == ((0, 5), False)
     await asyncio.sleep(WAIT_SECONDS + 1)  # As in release_all.
     await feed.close()

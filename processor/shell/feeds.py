@@ -9,8 +9,8 @@ opened, so that a feed is dropped, not rewound.
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -84,7 +84,7 @@ class Feed(Protocol):
         """Look at the source once. Raises SourceError for what will not pass by itself: a source that is not there, credentials
         or a permission that are missing."""
 
-    def slices(self) -> AsyncIterator[Slice]:
+    def slices(self) -> AsyncGenerator[Slice, None]:
         """Slices as they come; waits where there are none, and retries where a call fails."""
 
     async def acknowledge(self, receipts: Sequence[object]) -> None:
@@ -134,10 +134,11 @@ class Merged:
 
     async def _read(self, feed: Feed) -> None:
         try:
-            async for found in feed.slices():
-                await self._room.acquire()
-                self._held.append((feed, found))
-                self._news.set()
+            async with aclosing(feed.slices()) as slices:
+                async for found in slices:
+                    await self._room.acquire()
+                    self._held.append((feed, found))
+                    self._news.set()
         finally:
             self._news.set()
 

@@ -8,7 +8,7 @@ one JSON document) is read when it is whole: its size has not changed between tw
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct as Packer
@@ -165,7 +165,7 @@ class FileFeed:
     async def check(self) -> None:
         """Nothing: paths that are not there were refused when the feed was made."""
 
-    async def slices(self) -> AsyncIterator[Slice]:
+    async def slices(self) -> AsyncGenerator[Slice, None]:
         while True:
             for found in self._follower.poll():
                 yield found

@@ -7,7 +7,7 @@ creation time is part of its shards' names.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -94,7 +94,7 @@ class KinesisFeed:
     def _open_client(self, attempts: int) -> Any:
         return self._aws.open_client("kinesis", region=self._region, attempts=attempts, connections=CONNECTIONS)
 
-    async def slices(self) -> AsyncIterator[Slice]:
+    async def slices(self) -> AsyncGenerator[Slice, None]:
         """All shards' slices, each shard's in order."""
         async with AsyncExitStack() as stack:
             self._client = await stack.enter_async_context(self._open_client(attempts=1))

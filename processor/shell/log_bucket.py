@@ -74,6 +74,11 @@ class LogBucket:
         listed = await asyncio.gather(*(self._list_files(folder) for folder in asked))
         return sorted((log for logs in listed for log in logs if why_left_out(log.key) is None), key=order_of)
 
+    async def list_digests(self, folders: Iterable[str], day: date) -> list[str]:
+        """A day's digest files of some regions' digest folders, by name."""
+        listed = await asyncio.gather(*(self._list_files(f"{folder}{day:%Y/%m/%d}/") for folder in folders))
+        return sorted(log.key for logs in listed for log in logs if "_CloudTrail-Digest_" in log.key)
+
     async def _list_folders(self, prefix: str) -> list[str]:
         return [
             str(each["Prefix"])

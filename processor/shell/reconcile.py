@@ -7,7 +7,7 @@ the horizon moves first and last use only, so that no count is ever doubled (and
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -78,7 +78,7 @@ class ReconcileFeed:
         except (*CALL_ERRORS, ValueError) as error:
             refuse(error, "s3:ListObjectsV2", self._target, self._warn)
 
-    async def slices(self) -> AsyncIterator[Slice]:
+    async def slices(self) -> AsyncGenerator[Slice, None]:
         """The slices of the files that are due, look by look."""
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(self._aws.open_client("s3"))

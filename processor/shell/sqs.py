@@ -8,7 +8,7 @@ its files take.
 import asyncio
 import time
 from collections import ChainMap, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -99,7 +99,7 @@ class SqsFeed:
     def _open_client(self, service: str, attempts: int = 3) -> Any:
         return self._aws.open_client(service, region=self._region, attempts=attempts)
 
-    async def slices(self) -> AsyncIterator[Slice]:
+    async def slices(self) -> AsyncGenerator[Slice, None]:
         """What messages say, as they come: events of many together, each file by itself."""
         self._sqs = await self._stack.enter_async_context(self._open_client("sqs"))
         self._s3 = await self._stack.enter_async_context(self._open_client("s3"))
