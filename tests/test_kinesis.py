@@ -181,7 +181,7 @@ class Producer(threading.Thread):
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-def test_throttled_resharded_and_killed_it_ends_in_the_numbers_of_a_replay(
+def test_throttled_resharded_stopped_and_killed_it_ends_in_the_numbers_of_a_replay(
     roto: Roto, fast: Path, tmp_path: Path, gapwatch: Gapwatch
 ) -> None:
     stream, records = "storm", make_calls(6_000)
@@ -192,12 +192,12 @@ def test_throttled_resharded_and_killed_it_ends_in_the_numbers_of_a_replay(
         args = ("--kinesis", stream, "--endpoint-url", burst.url, "--config", fast, "--state", state)
         producer = Producer(roto, stream, records, seconds=12)
         producer.start()
-        for _ in range(3):
+        for end in (Running.kill, Running.stop, Running.kill):
             with Running(*args) as running:
                 running.wait_ready()
                 time.sleep(random.uniform(1.0, 3.0))
                 failures.update(count_failures(running))
-                running.kill()
+                assert not end(running), running.said
         producer.join()
         with Running(*args) as running:
             running.wait_ready()
