@@ -17,6 +17,7 @@ import click
 from processor.core.records import parse_time
 from processor.opening import Place
 from processor.settings import Settings, SettingsError, read_settings
+from processor.source_options import SourceOrder, choose_sources
 
 EXIT_FINDINGS = 1
 EXIT_FAILED = 3
@@ -188,6 +189,7 @@ class LazyGroup(click.Group):
     """Imports the commands of `GROUPS` when they are called or listed: most runs need none of them."""
 
     GROUPS: ClassVar = {
+        "backfill": "processor.backfill_command",
         "topics": "processor.topic_commands",
         "intake": "processor.fleet_commands",
         "ledger": "processor.fleet_commands",
@@ -286,14 +288,7 @@ def explain(
 
 
 @main.command()
-@click.option(
-    "--source",
-    "paths",
-    multiple=True,
-    required=True,
-    metavar="PATH",
-    help="A file or folder to follow; may be given more than once.",
-)
+@choose_sources
 @choose_inventory
 @choose_settings
 @click.option("--host", metavar="ADDRESS", help="Where to serve /metrics. Default: 127.0.0.1.")
@@ -305,6 +300,10 @@ def explain(
 @explain_failure
 def run(
     paths: Sequence[str],
+    streams: Sequence[str],
+    queues: Sequence[str],
+    buckets: Sequence[str],
+    endpoint_url: str | None,
     inventories: Sequence[str],
     organizations: Sequence[str],
     host: str | None,
@@ -316,16 +315,19 @@ def run(
     folder: Path | None,
     **narrowing: Any,
 ) -> int:
-    """Follow files and folders as they grow, and serve the gap as metrics and as a page until SIGTERM.
+    """Follow files and streams as they grow, and serve the gap as metrics and as a page until SIGTERM.
 
     Serves the page at /, /api, /metrics, /healthz and /readyz. Without --redis or --state the store is gone at the end.
     """
     from processor.batch import read_inventories
-    from processor.run import RunOrder, run_forever
+    from processor.run import run_forever
+    from processor.runner import RunOrder
     from processor.shell.push import build_pusher
     from processor.stopping import stop_on_signals
     from processor.watching import find_inventory_time, read_watching
 
+    sources = SourceOrder(tuple(paths), tuple(streams), tuple(queues), tuple(buckets), endpoint_url)
+    sources.check_given()
     alerts = {"exemptions": exemptions, "alertmanager": alertmanager}
     settings = gather_settings(
         **narrowing, run={"host": host, "port": port}, page={"token_file": token_file}, alerts=alerts
@@ -340,6 +342,7 @@ def run(
         warn(f"serving {at}/metrics{f' and the page at {at}/' if settings.page.serve else ''}")
 
     async def run_here() -> int:
+        order.feeds = await sources.open(settings, warn)
         return await run_forever(order, place, warn, say_url, stop_on_signals())
 
     return asyncio.run(run_here())

@@ -217,7 +217,7 @@ class IntakeRunner:
         sender.intake.future = int(began) + FUTURE_SECONDS_MAX
         async for lease, before, found in self._files.poll():
             if found.damage is not None:
-                self._warn(f"{found.source.name} {found.damage}: what could be read of it was")
+                self._warn(f"{found.origin} {found.damage}: what could be read of it was")
             sender.add(lease, before, found)
             if sender.is_full:
                 await sender.send()

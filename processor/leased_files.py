@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Iterable
 
 from xxhash import xxh3_128_digest
 
+from processor.shell.feeds import Slice
 from processor.shell.files import Source, SourceError, resolve_file
-from processor.shell.follow import Follower, Reading, Slice
+from processor.shell.follow import Follower, Reading
 from processor.shell.leases import Leases
 
 OPEN_MAX = 32

@@ -13,7 +13,8 @@ from processor.core.batches import Decoded, add_decoded
 from processor.core.exchange import SliceRows, UsesWriter
 from processor.core.intake import Intake
 from processor.core.records import Rejected
-from processor.shell.follow import Slice, count_rows
+from processor.shell.feeds import Slice
+from processor.shell.follow import count_rows
 from processor.shell.leases import Leases, Move, count_now
 from topics.contract import SHARDS
 from topics.uses import CODEC, Mark, Message
@@ -69,7 +70,7 @@ class Sender:
         """Put a slice into the group; `before` is the source's position as it was read from the store, before which the
         last group may have moved it on."""
         group = self._group
-        found.decoded.name_origin((found.source.name, found.start))
+        found.decoded.name_origin((found.origin, found.start))
         group.slices.append(SliceRows(group.rows, found.name, found.start, found.ends))
         group.rows += count_rows(found.decoded)
         add_decoded(group.decoded, found.decoded)

@@ -185,7 +185,7 @@ class Shard:
         while len(self._ended) > ENDED_MAX:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
-            self.state.forget(oldest)
+            self.state.forget((oldest,))
 
     def _apply_mark(self, mark: uses.Mark) -> None:
         if mark.lasting:

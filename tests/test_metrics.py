@@ -33,6 +33,7 @@ from processor.core.principals import Principal
 from processor.core.sessions import DENIED, SUCCEEDED, key_of
 from processor.core.tracker import Tracker
 from processor.core.watch import Watch, Watching
+from processor.shell.feeds import FeedHealth
 from processor.shell.gap_text import GapText
 from processor.shell.http import Server
 from processor.shell.metrics import (
@@ -136,6 +137,8 @@ def make_full_scene() -> Scene:
     scene.use(ODD, "iam:CreateAccessKey", time=NOW - 3)
     scene.ledger.tally.count_rejected('odd "reason"\\')
     scene.flush_seconds.observe(0.002)
+    kinesis = FeedHealth("kinesis:trail", {("GetRecords", "SlowDown"): 2}, "throttled")
+    scene.health.feeds = [kinesis, FeedHealth("reconcile:logs", compared={"missed": 3}, compared_until=NOW)]
     return scene
 
 

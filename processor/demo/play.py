@@ -21,7 +21,8 @@ from processor.demo.page import POLICY, render_page
 from processor.demo.stories import Story
 from processor.demo.view import Shower, build_view
 from processor.opening import Place, load_loops
-from processor.run import Held, RunOrder, run_forever
+from processor.run import run_forever
+from processor.runner import Held, RunOrder
 from processor.settings import LoggingSettings, RunSettings, Settings
 from processor.shell.tables import load_catalogue
 from processor.stopping import stop_on_signals

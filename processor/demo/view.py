@@ -13,7 +13,7 @@ from processor.core.records import format_time
 from processor.core.sessions import key_of
 from processor.demo.company import Company
 from processor.demo.stories import Story
-from processor.run import Held, Runner
+from processor.runner import Held, Runner
 from processor.shell.terminal import expect_broken_pipe, silence_output
 
 ROWS = 12

@@ -114,15 +114,18 @@ def _why_no_events(path: str) -> str | None:
 
 
 class SourceReader:
-    """The unzipped bytes of one source, chunk by chunk. After the last one `damage` says what was wrong, if anything."""
+    """The unzipped bytes of one source, chunk by chunk. After the last one `damage` says what was wrong, if anything.
 
-    def __init__(self, source: Source) -> None:
+    `file`: the bytes, where they are not to be read at the source's path.
+    """
+
+    def __init__(self, source: Source, file: BinaryIO | None = None) -> None:
         self.source = source
         self.damage: str | None = None
         self.size = 0
         self._whole: bytes | None = None
         try:
-            self._file: BinaryIO = (
+            self._file: BinaryIO = file or (
                 sys.stdin.buffer if source.path == STDIN else open(source.path, "rb")  # noqa: SIM115, PTH123 - closed by close(); a million files: texts are enough
             )
         except OSError as error:

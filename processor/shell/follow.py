@@ -5,8 +5,10 @@ line, so that one that was rotated away keeps its position and a new one in its 
 one JSON document) is read when it is whole: its size has not changed between two looks.
 """
 
+import asyncio
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct as Packer
@@ -16,6 +18,7 @@ from xxhash import xxh3_128
 from processor.core.batches import Decoded, add_decoded
 from processor.core.records import Rejected
 from processor.core.stream import decode_stream, scan_value
+from processor.shell.feeds import FeedHealth, Slice
 from processor.shell.files import Source, SourceError, SourceReader, find_sources
 from processor.shell.layout import Position, unpack_position
 
@@ -27,20 +30,6 @@ _OFFSET = Packer("<cQQ")
 _LINES = b"l"
 _BEGINNING = _OFFSET.pack(_LINES, 0, 0)
 """How far a source of lines is read: bytes, and rows of records in them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Decoded records of a source, and the position that holds once they are applied. `start`: how many rows of records came before
-    in the source, however it was cut into slices; `ends`: it is the last slice."""
-
-    source: Source
-    decoded: Decoded
-    name: bytes
-    position: bytes
-    damage: str | None = None
-    start: int = 0
-    ends: bool = False
 
 
 @dataclass(slots=True)
@@ -69,7 +58,7 @@ class Reading:
 class Follower:
     """Looks at paths again and again. `positions` is the store's memory of what is applied."""
 
-    def __init__(self, paths: Iterable[str], positions: dict[bytes, bytes]) -> None:
+    def __init__(self, paths: Iterable[str], positions: Mapping[bytes, bytes]) -> None:
         self._paths = tuple(paths)
         self._positions = positions
         self._followed: dict[str, _Followed] = {}
@@ -181,7 +170,7 @@ class Follower:
                 start, followed.rows = followed.rows, followed.rows + count_rows(decoded)
                 followed.offset += len(lines)
                 position = _OFFSET.pack(_LINES, followed.offset, followed.rows)
-                yield Slice(source, decoded, followed.name, position, start=start)
+                yield Slice(source.name, decoded, followed.name, position, start=start)
                 file.seek(followed.offset)
         followed.done = True
 
@@ -194,10 +183,10 @@ class Follower:
                 index += decoded.read
                 start, rows = rows, rows + count_rows(decoded)
                 if index > before.index or before.cut:
-                    yield Slice(source, decoded, name, Position(index, whole=False).pack(), start=start)
+                    yield Slice(source.name, decoded, name, Position(index, whole=False).pack(), start=start)
             damage = [Rejected("damaged_file", b"")] if reader.damage else []
             position = Position(index, whole=True).pack()
-            yield Slice(source, Decoded([], [], damage), name, position, reader.damage, start=rows, ends=True)
+            yield Slice(source.name, Decoded([], [], damage), name, position, reader.damage, start=rows, ends=True)
         reader.close()
         reading.followed.done = True
 
@@ -205,6 +194,46 @@ class Follower:
 def count_rows(decoded: Decoded) -> int:
     """The rows of a slice: what it has of records, and neither rejects nor what is no IAM call."""
     return sum(len(batch.rows.places) for batch in decoded.batches)
+
+
+class FileFeed:
+    """A follower as a feed: looks every `poll_seconds`."""
+
+    def __init__(
+        self,
+        paths: Iterable[str],
+        positions: Mapping[bytes, bytes],
+        poll_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._follower = Follower(paths, positions)
+        self._poll_seconds = poll_seconds
+        self._clock = clock
+        self.health = FeedHealth("files")
+
+    @property
+    def caught_up(self) -> bool:
+        return self._follower.caught_up
+
+    @property
+    def watermark(self) -> int:
+        return int(self._clock()) if self._follower.caught_up else 0
+
+    async def check(self) -> None:
+        """Nothing: paths that are not there were refused when the feed was made."""
+
+    async def slices(self) -> AsyncGenerator[Slice, None]:
+        while True:
+            for found in self._follower.poll():
+                yield found
+                await asyncio.sleep(0)
+            await asyncio.sleep(self._poll_seconds)
+
+    async def acknowledge(self, receipts: Sequence[object]) -> None:
+        """Nothing: files stay."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def _decode_lines(lines: bytes) -> Decoded:

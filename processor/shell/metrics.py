@@ -1,7 +1,7 @@
 """Every metric of gapwatch, and the pipeline's own as /metrics serves them; gap_text.py has the gap's."""
 
 import gzip
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,17 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from processor.core.tally import CLASSES, Tally
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRow:
-    """One family: what dashboards, rules and docs are held against."""
-
-    name: str
-    kind: str
-    labels: tuple[str, ...]
-    text: str
-
+from processor.shell.feed_metrics import FEED_ROWS, MetricRow, list_feeds
+from processor.shell.feeds import FeedHealth
 
 CATALOGUE = (
     MetricRow(
@@ -95,6 +86,7 @@ CATALOGUE = (
     MetricRow("gapwatch_lag_seconds", "gauge", (), "How far behind the clock the verdicts' time is."),
     MetricRow("gapwatch_flush_age_seconds", "gauge", (), "Since when no flush has been written."),
     MetricRow("gapwatch_flush_seconds", "histogram", (), "How long flushes to the store took."),
+    *FEED_ROWS,
     MetricRow("gapwatch_principals", "gauge", (), "Principals that are known, by inventory or by use."),
     MetricRow("gapwatch_shards", "gauge", (), "Shards that this process owns; 64 where it holds a whole store."),
     MetricRow("gapwatch_shards_lost_total", "counter", (), "Shards that were lost to another owner or an older Redis."),
@@ -157,6 +149,7 @@ class Health:
     log_lag: int = 0
     first_uses_lost: int = 0
     pushed: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0})
+    feeds: Sequence[FeedHealth] = ()
 
 
 class PipelineCollector(Collector):
@@ -186,6 +179,7 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_shards_lost_total", health.shards_lost)
         yield _plain("gapwatch_log_lag_messages", health.log_lag)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
+        yield from list_feeds(health.feeds)
         row = ROWS["gapwatch_build_info"]
         info = GaugeMetricFamily(row.name, row.text, labels=row.labels)
         info.add_metric((find_version(), self._catalogue), 1)

@@ -58,11 +58,12 @@ class State:
         self.positions[source] = position
         self._moved[source] = position
 
-    def forget(self, source: bytes) -> None:
-        """Drop a source's position, with the next flush."""
-        self.positions.pop(source, None)
-        self._moved.pop(source, None)
-        self._forgotten.add(source)
+    def forget(self, sources: Iterable[bytes]) -> None:
+        """Note that positions are no longer needed; removed with the next flush."""
+        for source in sources:
+            if self.positions.pop(source, None) is not None:
+                self._moved.pop(source, None)
+                self._forgotten.add(source)
 
     async def load(self) -> None:
         """Take the whole state of the store into the ledger, which must be new."""
@@ -168,12 +169,12 @@ class State:
         for usage in changed:
             usage.dirty.clear()
         commands += self._write_horizon()
-        if self._moved:
-            commands.append(("HSET", self.store.key(b"files"), *itertools.chain.from_iterable(self._moved.items())))
-            self._moved = {}
         if self._forgotten:
             commands.append(("HDEL", self.store.key(b"files"), *self._forgotten))
             self._forgotten = set()
+        if self._moved:
+            commands.append(("HSET", self.store.key(b"files"), *itertools.chain.from_iterable(self._moved.items())))
+            self._moved = {}
         await self.store.flush(commands)
         self._spare_memory()
 

@@ -1,0 +1,263 @@
+"""A Kinesis data stream -> slices, all of its shards at once, parents before their children.
+
+The position of a shard is the sequence number of the last record applied, or END. A record of the stream (an EventBridge event, a
+CloudWatch Logs batch, what KPL packed) is applied whole or not at all. A stream that was deleted and made again is another one: its
+creation time is part of its shards' names.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from botocore.exceptions import ClientError
+from xxhash import xxh3_128
+
+from processor.core.batches import Decoded
+from processor.core.lineage import Shard, find_ready
+from processor.shell.aws import CALL_ERRORS, Aws, Calls, Target, find_code, refuse
+from processor.shell.feeds import Backoff, FeedHealth, Positions, Slice, cancel
+from processor.shell.get_records import ANSWER, RecordsAnswer, cut_records, take_answers
+from processor.shell.pace import CALLS_SECONDS, Budget, Pace
+from processor.shell.payloads import decode_all
+from processor.shell.progress import END, Progress
+
+LIST_SECONDS = 60.0
+"""How often shards are listed anew; also at once when one ends, which is when others begin."""
+
+ENDED_SECONDS = 0.05
+"""How often it is looked whether an ended shard is applied, so that its children may begin."""
+
+GET_LIMIT = 10_000
+CONNECTIONS = 64
+
+Choose = Callable[[list[str]], Awaitable[set[str]]]
+"""Of the shards that may be read now, those that this process is to read: the place for leases among several."""
+
+
+async def choose_all(ready: list[str]) -> set[str]:
+    """Embedded, one process reads all shards."""
+    return set(ready)
+
+
+class KinesisFeed:
+    """Reads a stream, by name or ARN. `warn` gets a line when a call begins to fail; `choose` says which shards are ours."""
+
+    def __init__(
+        self,
+        stream: str,
+        aws: Aws,
+        positions: Positions,
+        warn: Callable[[str], None],
+        poll_seconds: float = CALLS_SECONDS,
+        choose: Choose = choose_all,
+    ) -> None:
+        self._aws = aws
+        self._positions = positions
+        self._warn = warn
+        self._poll_seconds = max(CALLS_SECONDS, poll_seconds)
+        self._choose = choose
+        is_arn = stream.startswith("arn:")
+        self._where = {"StreamARN" if is_arn else "StreamName": stream}
+        self._by_arn = {"StreamARN": stream} if is_arn else {}
+        self._region = stream.split(":")[3] if is_arn and stream.count(":") >= 5 else None
+        self._target = Target(f"stream {stream.rpartition('/')[2]}", self._region or "")
+        self._prefix = b""
+        self._client: Any = None
+        self._slices: asyncio.Queue[Slice] = asyncio.Queue(1)
+        self._budget = Budget()
+        self._progress: dict[str, Progress] = {}
+        self._listed = False
+        self.health = FeedHealth(f"kinesis:{stream.rpartition('/')[2]}")
+        self._calls = Calls("kinesis", self._target, self.health, warn)
+
+    @property
+    def caught_up(self) -> bool:
+        settled = [each.settle(self._positions) for each in self._progress.values()]
+        return self._listed and all(settled)
+
+    @property
+    def watermark(self) -> int:
+        for each in self._progress.values():
+            each.settle(self._positions)
+        return int(min((each.applied_at for each in self._progress.values()), default=0))
+
+    async def check(self) -> None:
+        """One DescribeStreamSummary. Raises SourceError as Feed.check does."""
+        try:
+            async with self._open_client(attempts=2) as client:
+                await client.describe_stream_summary(**self._where)
+        except (*CALL_ERRORS, ValueError) as error:
+            refuse(error, "kinesis:DescribeStreamSummary", self._target, self._warn)
+
+    def _open_client(self, attempts: int) -> Any:
+        return self._aws.open_client("kinesis", region=self._region, attempts=attempts, connections=CONNECTIONS)
+
+    async def slices(self) -> AsyncGenerator[Slice, None]:
+        """All shards' slices, each shard's in order."""
+        async with AsyncExitStack() as stack:
+            self._client = await stack.enter_async_context(self._open_client(attempts=1))
+            take_answers(self._client)
+            supervising = asyncio.create_task(self._supervise())
+            stack.push_async_callback(cancel, supervising)
+            while True:
+                taking = asyncio.ensure_future(self._slices.get())
+                await asyncio.wait((taking, supervising), return_when=asyncio.FIRST_COMPLETED)
+                if not taking.done():
+                    taking.cancel()
+                    supervising.result()
+                    return
+                yield taking.result()
+
+    async def acknowledge(self, receipts: Sequence[object]) -> None:
+        """Nothing: a stream forgets by age."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    # --- shards -------------------------------------------------------------------------------------------------------
+
+    async def _supervise(self) -> None:
+        """Begin shards when they may be read, for as long as the feed lives."""
+        tasks: dict[str, asyncio.Task[None]] = {}
+        listed_at = -LIST_SECONDS
+        shards: list[Shard] = []
+        try:
+            while True:
+                ended = {shard_id for shard_id, task in tasks.items() if task.done()}
+                if ended or time.monotonic() - listed_at >= LIST_SECONDS:
+                    shards, listed_at = await self._list_shards(), time.monotonic()
+                    for shard_id in ended:
+                        tasks.pop(shard_id).result()
+                await self._begin_shards(shards, tasks)
+                waiting = any(not self._is_applied(shard_id) for shard_id in self._progress.keys() - tasks.keys())
+                pause = ENDED_SECONDS if waiting else LIST_SECONDS / 10
+                if tasks:
+                    await asyncio.wait(tasks.values(), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    await asyncio.sleep(pause)
+        finally:
+            for task in tasks.values():
+                await cancel(task)
+
+    async def _begin_shards(self, shards: list[Shard], tasks: dict[str, asyncio.Task[None]]) -> None:
+        reached = self.watermark
+        for shard_id in [shard_id for shard_id in self._progress.keys() - tasks.keys() if self._is_applied(shard_id)]:
+            del self._progress[shard_id]
+        ready = {shard.shard_id: shard for shard in find_ready(shards, self._is_applied)}
+        chosen = await self._choose(list(ready))
+        for shard_id in tasks.keys() - chosen - self._ended():
+            await cancel(tasks.pop(shard_id))
+            self._progress.pop(shard_id, None)
+        for shard_id in ready.keys() & chosen - tasks.keys() - self._progress.keys():
+            # What a child holds came after all that its parents reached.
+            progress = self._progress[shard_id] = Progress(self._name_shard(shard_id), applied_at=reached)
+            progress.handed = self._positions.get(progress.name, b"")
+            tasks[shard_id] = asyncio.create_task(self._read_shard(shard_id, progress))
+        self._listed = True
+
+    def _ended(self) -> set[str]:
+        return {shard_id for shard_id, each in self._progress.items() if each.handed == END}
+
+    def _name_shard(self, shard_id: str) -> bytes:
+        return xxh3_128(self._prefix + shard_id.encode()).digest()
+
+    def _is_applied(self, shard_id: str) -> bool:
+        return self._positions.get(self._name_shard(shard_id)) == END
+
+    async def _list_shards(self) -> list[Shard]:
+        """All shards that the stream still has, page by page; the stream's own name first."""
+        if not self._prefix:
+            summary = await self._calls.persist(
+                "DescribeStreamSummary", self._client.describe_stream_summary, **self._where
+            )
+            found = summary["StreamDescriptionSummary"]
+            created = found["StreamCreationTimestamp"].timestamp()
+            self._prefix = f"kinesis\0{found['StreamARN']}\0{created:.3f}\0".encode()
+        shards: list[Shard] = []
+        page: dict[str, Any] = {**self._where}
+        while page:
+            answer = await self._calls.persist("ListShards", self._client.list_shards, MaxResults=1_000, **page)
+            for each in answer["Shards"]:
+                parents = (each.get("ParentShardId"), each.get("AdjacentParentShardId"))
+                shards.append(Shard(each["ShardId"], tuple(parent for parent in parents if parent)))
+            page = {"NextToken": answer["NextToken"]} if answer.get("NextToken") else {}
+        return shards
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    async def _read_shard(self, shard_id: str, progress: Progress) -> None:
+        """Read one shard to its end."""
+        pace, backoff = Pace(self._poll_seconds), Backoff()
+        iterator: str | None = None
+        size = 0
+        while progress.handed != END:
+            if iterator is None:
+                iterator = await self._open_iterator(shard_id, progress)
+            await pace.wait()
+            asked_at = time.time()
+            async with self._budget.hold(size):
+                answer = await self._get_records(iterator)
+                if answer is not None:
+                    size = answer.size
+                    pace.pay(size)
+                    await self._hand_out(shard_id, progress, answer)
+            if answer is None:
+                iterator = None
+                await backoff.wait()
+                continue
+            backoff.reset()
+            iterator = answer.next_shard_iterator
+            progress.behind = answer.millis_behind_latest > 0
+            if iterator is None:
+                # How long ago it was closed is not told: the time that it reached stays as it was.
+                await self._slices.put(Slice(self._origin(shard_id), Decoded([], [], []), progress.name, END))
+                progress.handed = END
+            else:
+                progress.read_at = asked_at - answer.millis_behind_latest / 1000
+
+    async def _get_records(self, iterator: str) -> RecordsAnswer | None:
+        """One answer, None where the call failed."""
+        try:
+            answered = await self._client.get_records(ShardIterator=iterator, Limit=GET_LIMIT, **self._by_arn)
+        except CALL_ERRORS as error:
+            self._calls.note_failure("GetRecords", error)
+            return None
+        self._calls.note_success()
+        answer: RecordsAnswer = answered[ANSWER]
+        return answer
+
+    async def _hand_out(self, shard_id: str, progress: Progress, answer: RecordsAnswer) -> None:
+        for records in cut_records(answer.records):
+            decoded = decode_all([record.payload for record in records])
+            position = records[-1].sequence_number.encode()
+            await self._slices.put(Slice(self._origin(shard_id), decoded, progress.name, position))
+            progress.handed = position
+            await asyncio.sleep(0)
+
+    def _origin(self, shard_id: str) -> str:
+        return f"{self.health.source}/{shard_id}"
+
+    async def _open_iterator(self, shard_id: str, progress: Progress) -> str:
+        """Behind what was handed out, or at the oldest record that the stream has."""
+        kind: dict[str, str] = {"ShardIteratorType": "TRIM_HORIZON"}
+        if progress.handed:
+            kind = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": progress.handed.decode()}
+        where = {**self._where, "ShardId": shard_id}
+        backoff = Backoff()
+        while True:
+            try:
+                answer = await self._client.get_shard_iterator(**where, **kind)
+            except CALL_ERRORS as error:
+                if isinstance(error, ClientError) and find_code(error) == "InvalidArgumentException" and len(kind) > 1:
+                    self._warn(
+                        f"{self._origin(shard_id)}: the stream no longer has record {progress.handed.decode()}: going on with the "
+                        "oldest that it has; what lay between is a hole"
+                    )
+                    kind = {"ShardIteratorType": "TRIM_HORIZON"}
+                    continue
+                self._calls.note_failure("GetShardIterator", error)
+                await backoff.wait()
+                continue
+            return str(answer["ShardIterator"])
