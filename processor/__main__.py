@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import click
 
 from processor.core.records import parse_time
+from processor.inventory_commands import choose_aws_inventory, start_plan
 from processor.opening import Place
 from processor.settings import Settings, SettingsError, read_settings
 
@@ -154,6 +155,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
         from processor.core.inventory import InventoryError
         from processor.core.organizations import OrganizationError
         from processor.replay import AsOfError
+        from processor.shell.aws_errors import AwsError
         from processor.shell.files import SourceError
         from processor.shell.redis import StoreBusy, StoreError, StoreRefused
         from processor.shell.terminal import silence_output
@@ -169,6 +171,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
             StoreBusy,
             StoreRefused,
             UnknownActionError,
+            AwsError,
         ) as error:
             warn(str(error))
             code = 2
@@ -189,7 +192,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
 class LazyGroup(click.Group):
     """Imports the commands of `GROUPS` when they are called or listed: most runs need none of them."""
 
-    GROUPS: ClassVar = {"topics": "processor.topic_commands"}
+    GROUPS: ClassVar = {"inventory": "processor.inventory_commands", "topics": "processor.topic_commands"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.GROUPS])
@@ -293,6 +296,7 @@ def explain(
     help="A file or folder to follow; may be given more than once.",
 )
 @choose_inventory
+@choose_aws_inventory
 @choose_settings
 @click.option("--host", metavar="ADDRESS", help="Where to serve /metrics. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Its port; 0 takes a free one. Default: 9464.")
@@ -306,6 +310,7 @@ def run(
     port: int | None,
     url: str | None,
     folder: Path | None,
+    inventory_plan: Any,
     **narrowing: Any,
 ) -> int:
     """Follow files and folders as they grow, and serve the gap as metrics until SIGTERM.
@@ -317,6 +322,7 @@ def run(
 
     settings = gather_settings(**narrowing, run={"host": host, "port": port})
     order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations, warn))
+    order.start_inventory = start_plan(inventory_plan, tuple(organizations))
     place = choose_place(url, folder)
 
     async def run_here() -> int:

@@ -115,6 +115,7 @@ def choose_as_of(opened: Opened, order: ReplayOrder, warn: Callable[[str], None]
 async def finish(opened: Opened, order: ReplayOrder, fresh: dict[int, InventoryPrincipal], as_of: int) -> None:
     """Store the inventory and what a report of this store needs to know."""
     commands = write_grants(opened.store, opened.catalogue, opened.inventory, fresh, as_of)
+    commands += opened.release_held(fresh)
     known = {
         "as_of": str(as_of),
         "settings": dump_settings(order.settings),

@@ -15,13 +15,15 @@ from processor.core.fleet import Coverage, Fleet, known_by_id
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
+from processor.core.principals import Principal
 from processor.core.records import TIME_MAX, Rejected
 from processor.core.sessions import Scope
 from processor.pipeline import Pipeline
 from processor.settings import Settings
 from processor.shell.embedded import EmbeddedRedis, find_socket, start_redis
 from processor.shell.grants import load_grants
-from processor.shell.redis import Store, StoreBusy
+from processor.shell.inventory_store import find_held, load_statuses
+from processor.shell.redis import Command, Store, StoreBusy
 from processor.shell.state import State
 from processor.shell.tables import load_action_rules, load_catalogue
 
@@ -71,7 +73,8 @@ class RejectLog:
 
 @dataclass(slots=True)
 class Opened:
-    """An open store with the parts that write it. `inventory` is by principal key."""
+    """An open store with the parts that write it. `inventory` is by principal key; `known` are its principals by unique id, which
+    the pipeline resolves records by that give no ARN."""
 
     catalogue: Catalogue
     store: Store
@@ -79,6 +82,8 @@ class Opened:
     pipeline: Pipeline
     inventory: dict[int, InventoryPrincipal]
     rejects: RejectLog
+    known: dict[str, Principal] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Ledger:
@@ -89,10 +94,17 @@ class Opened:
         cells = (cell.last for usage in self.ledger.principals.values() for cell in usage.cells.values())
         return max(cells, default=0)
 
+    def release_held(self, fresh: Mapping[int, InventoryPrincipal]) -> list[Command]:
+        """Hold the accounts no longer whose inventory a file gives; returns what to write."""
+        given = {found.account_id for found in fresh.values()} & self.held.keys()
+        for account_id in given:
+            del self.held[account_id]
+        return [("HDEL", self.store.key(b"inventory"), *sorted(given))] if given else []
+
     def build_fleet(self, settings: Settings, covered_since: int | None) -> Fleet:
         """All principals that the store knows, for their verdicts under some settings."""
         """All principals with their grants and usage, as the settings look at them."""
-        return Fleet(
+        fleet = Fleet(
             self.catalogue,
             settings.gap_windows,
             self.ledger.principals,
@@ -101,6 +113,8 @@ class Opened:
             settings.logging_by_account,
             settings.scope,
         )
+        fleet.held = dict(self.held)
+        return fleet
 
 
 @asynccontextmanager
@@ -172,4 +186,5 @@ async def load_opened(
     )
     state = State(store, pipeline.ledger, catalogue, max(settings.windows) + 1)
     await state.load()
-    return Opened(catalogue, store, state, pipeline, inventory, RejectLog())
+    held = find_held(await load_statuses(store))
+    return Opened(catalogue, store, state, pipeline, inventory, RejectLog(), known, held)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from prometheus_client import Histogram
 
@@ -21,6 +22,12 @@ from processor.shell.grants import write_grants
 from processor.shell.http import Handler, Server
 from processor.shell.metrics import GapText, Health, PipelineCollector, make_registry, render_pipeline
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
+
+if TYPE_CHECKING:
+    from processor.live_inventory import (  # with them AWS' client is loaded: not for nothing
+        LiveInventory,
+        StartInventory,
+    )
 
 FUTURE_SECONDS_MAX = 15 * 60
 """A record that is further ahead of the clock is rejected: its time would hold back every later verdict."""
@@ -53,6 +60,7 @@ class RunOrder:
     clock: Callable[[], float] = time.time
     pages: Mapping[str, Handler] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
+    start_inventory: "StartInventory | None" = None
 
 
 class Runner:
@@ -66,6 +74,7 @@ class Runner:
         self.text: GapText | None = None
         self.tracker: Tracker | None = None
         self.opened: Opened | None = None
+        self.live: LiveInventory | None = None
         self._recent: deque[tuple[int, int]] = deque()
 
     async def load(self) -> None:
@@ -75,6 +84,7 @@ class Runner:
         horizon = Horizon(spans_max=order.settings.run.horizon_hours + 1)
         opened = self.opened = await load_opened(self._store, order.settings, horizon, fresh=order.inventory)
         commands = write_grants(self._store, opened.catalogue, opened.inventory, order.inventory, int(clock()))
+        commands += opened.release_held(order.inventory)
         commands.append(("HSET", self._store.key(b"meta"), "settings", dump_settings(order.settings), "as_of", "0"))
         await opened.state.flush(commands)
         usages = opened.ledger.principals.values()
@@ -83,6 +93,9 @@ class Runner:
         self._recent.append((tally.read, tally.classes["rejected"]))
         self.tracker = Tracker(fleet, usages, min(tally.newest, int(clock())))
         self.text = GapText(self.tracker)
+        if order.start_inventory is not None:
+            self.live = await order.start_inventory(opened, self._warn, clock)
+            self.live.tell(self.tracker, self.health)
         await self._refresh_text()
         self.health.flushed_at = clock()
         self.health.ready = True
@@ -122,6 +135,8 @@ class Runner:
         if intake.rejects:
             self.opened.rejects.note(intake.rejects)
             intake.rejects.clear()
+        if intake.changes and self.live is not None:
+            self.live.note(intake)
         self.opened.state.move(found.name, found.position)
         self._check_rejects()
 
@@ -146,13 +161,16 @@ class Runner:
         assert self.tracker is not None  # noqa: S101 - load came before
         clock = self._order.clock
         changed = [(usage, list(usage.dirty)) for usage in self.opened.ledger.dirty]
-        if changed or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
+        commands = self.live.take() if self.live is not None else []
+        if changed or commands or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
             with flush_seconds.time():
-                await self.opened.state.flush()
+                await self.opened.state.flush(commands)
             self.health.flushed_at = clock()
         self.health.waiting = False
         for usage, actions in changed:
             self.tracker.apply_uses(usage, actions)
+        if self.live is not None:
+            self.live.tell(self.tracker, self.health)
         self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
         newest = self.opened.pipeline.tally.newest
         now = int(clock())
@@ -250,7 +268,11 @@ async def hold_once(
     runner = Runner(order, store, health, warn)
     await runner.load()
     held.runner = runner
-    await runner.follow(stopping, flush_seconds)
+    try:
+        await runner.follow(stopping, flush_seconds)
+    finally:
+        if runner.live is not None:
+            runner.live.stop()
 
 
 def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Histogram]:

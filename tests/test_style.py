@@ -52,6 +52,8 @@ OWN_SPELLINGS = {
     "data_mask": "CloudTrail's data events",
     "data_event": "CloudTrail's data events",
     "DATA_EVENTS": "CloudTrail's data events",
+    "permission_set_of": "IAM Identity Center's permission sets",
+    "permission_sets": "IAM Identity Center's permission sets",
 }
 """Names with a word in them that is no word of ours, but one of AWS' own."""
 

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from processor.core import tracker as tracking
 from processor.core.catalogue import Catalogue
 from processor.core.fleet import Fleet
+from processor.core.fresh import Fresh, settle_fresh
 from processor.core.gap import Logging, PrincipalGap, Verdicts, recompute
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
@@ -62,6 +63,7 @@ class World:
     as_of: int = NOW
     covered: dict[str, int] | None = None
     events: int = 0
+    held: dict[str, int] = field(default_factory=dict)
     tracker: Tracker = field(init=False)
     told: dict[int, list[GapCounts]] = field(default_factory=dict)
     sessions: dict[Principal, Session] = field(default_factory=dict)
@@ -70,9 +72,11 @@ class World:
         self.start(self.as_of)
 
     def build_fleet(self) -> Fleet:
-        return build_fleet(
+        fleet = build_fleet(
             SMALL, self.ledger, self.inventory.values(), windows=(7, 30), covered=self.covered, logging=LOGGING
         )
+        fleet.held = dict(self.held)
+        return fleet
 
     def start(self, as_of: int) -> None:
         self.tracker = Tracker(self.build_fleet(), self.ledger.principals.values(), as_of)
@@ -103,6 +107,23 @@ class World:
         self.inventory = held
         self.start(min(self.ledger.tally.newest, self.as_of))
 
+    def change_grants(self, fresh: Iterable[InventoryPrincipal], whole: bool) -> None:
+        """What a refresh brings while it runs: some principals, or (whole) an account with those that it no longer has."""
+        listed = {key_of(Principal(each.arn, each.unique_id, each.account_id, each.kind)): each for each in fresh}
+        taken = Fresh(ACCOUNT, self.as_of, whole, {k: each for k, each in listed.items() if each.account_id == ACCOUNT})
+        settled = settle_fresh(self.inventory, taken, None)
+        for held in (self.inventory, self.tracker.fleet._inventory):
+            assert isinstance(held, dict)
+            held.update(settled.set)
+            for key in settled.removed:
+                held.pop(key, None)
+        self.tracker.apply_grants([*settled.set, *settled.removed])
+
+    def hold(self, back: int | None) -> None:
+        """An account's inventory cannot be read since then, or (None) it can again."""
+        self.held = {} if back is None else {ACCOUNT: self.as_of - back}
+        self.tracker.hold(self.held)
+
     def restart(self) -> None:
         """What a store brings back: cells and counters; nothing of the tracker."""
         before = self.ledger
@@ -126,7 +147,10 @@ class World:
 def tell(tracker: Tracker, told: dict[int, list[GapCounts]]) -> None:
     """Count what changed, as the metrics do."""
     for key in tracker.changed:
-        told[key] = tracker.count(key)[1]
+        if key in tracker:
+            told[key] = tracker.count(key)[1]
+        else:
+            told.pop(key, None)
     tracker.changed.clear()
 
 
@@ -138,11 +162,12 @@ def assert_equal_to_recompute(tracker: Tracker, fleet: Fleet, told: dict[int, li
     for key, member in members.items():
         cells = {} if member.usage is None else member.usage.cells
         covered = fleet.coverage.since_of(member.principal.account_id)
-        from_nothing = recompute(cells, member.granted, covered, as_of, fleet.windows)
+        time_of = fleet.time_of(member.principal.account_id, as_of)
+        from_nothing = recompute(cells, member.granted, covered, time_of, fleet.windows)
         kept = gap_kept(tracker, key)
         assert mask_known(kept.used, fleet.catalogue) == mask_known(from_nothing.used, fleet.catalogue)
         assert kept.turns_at <= from_nothing.turns_at
-        assert kept.turns_at > as_of
+        assert kept.turns_at > time_of
         if member.granted is not None:
             assert verdicts_kept(tracker, key) == fleet.verdicts_of(member, from_nothing, as_of)
         assert told[key] == batch.count(key)[1]
@@ -179,7 +204,9 @@ lapses = st.tuples(
     st.just("lapse"), st.sampled_from((1, 60, DAY - 1, DAY, 7 * DAY - 1, 7 * DAY, 30 * DAY, "to the turn", "before it"))
 )
 inventories = st.tuples(st.just("inventory"), st.lists(holdings, max_size=4))
-steps = st.one_of(uses, uses, uses, lapses, lapses, inventories, st.just(("restart",)))
+grants = st.tuples(st.just("grants"), st.lists(holdings, max_size=3), st.booleans())
+holds = st.tuples(st.just("hold"), st.sampled_from((None, 0, 600, DAY, 8 * DAY)))
+steps = st.one_of(uses, uses, uses, lapses, lapses, inventories, grants, grants, holds, st.just(("restart",)))
 
 
 def take_step(world: World, step: tuple[object, ...]) -> None:
@@ -194,6 +221,10 @@ def take_step(world: World, step: tuple[object, ...]) -> None:
                 world.lapse(turn - world.as_of - (when == "before it"))
         case ("inventory", list() as held):
             world.take_inventory(held)
+        case ("grants", list() as fresh, bool() as whole):
+            world.change_grants(fresh, whole)
+        case ("hold", int() | None as back):
+            world.hold(back)
         case ("restart",):
             world.restart()
 

@@ -35,7 +35,8 @@ class Coverage:
 
 
 class Fleet:
-    """`logging` maps an account id, or "*" for all others, to what its trails log."""
+    """`logging` maps an account id, or "*" for all others, to what its trails log. `held` are accounts whose inventory could not be
+    read since a time: their verdicts stay as of then, or a grant that is no longer there would turn unused."""
 
     def __init__(
         self,
@@ -54,18 +55,24 @@ class Fleet:
         self._inventory = inventory
         self._logging = logging
         self._scope = scope
+        self.held: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._observable: dict[str, int] = {}
 
     def members(self) -> Iterator[Member]:
         """Every principal in scope, by ARN and unique id."""
-        found = [
-            self.member(key)
-            for key in self._usages.keys() | self._inventory.keys()
-            if key in self._usages or self._scope.covers(principal_of(self._inventory[key]))
-        ]
+        found = [self.member(key) for key in self._usages.keys() | self._inventory.keys() if self.has(key)]
         found.sort(key=lambda member: (member.principal.arn, member.principal.unique_id or ""))
         return iter(found)
+
+    def has(self, key: int) -> bool:
+        """Whether a principal was used, or is in the inventory and in scope."""
+        inventory = self._inventory.get(key)
+        return key in self._usages or (inventory is not None and self._scope.covers(principal_of(inventory)))
+
+    def time_of(self, account_id: str, as_of: int) -> int:
+        """The time that an account's verdicts are of."""
+        return min(as_of, self.held.get(account_id, as_of))
 
     def member(self, key: int) -> Member:
         usage, inventory = self._usages.get(key), self._inventory.get(key)
@@ -108,12 +115,14 @@ class Fleet:
     def gap_of(self, member: Member, as_of: int) -> PrincipalGap:
         cells = {} if member.usage is None else member.usage.cells
         covered = self.coverage.since_of(member.principal.account_id)
+        as_of = self.time_of(member.principal.account_id, as_of)
         return recompute(cells, member.granted, covered, as_of, self.windows)
 
     def verdicts_of(self, member: Member, gap: PrincipalGap, as_of: int) -> list[Verdicts]:
         """The verdicts of a member with grants, one element a window."""
         assert member.granted is not None  # noqa: S101 - the caller asks for members with grants
         account = member.principal.account_id
+        as_of = self.time_of(account, as_of)
         observable = self.observable(account)
         covered = self.coverage.since_of(account)
         return [

@@ -76,12 +76,13 @@ class Tracker:
         if gap is None:
             gap = self._add(key, self.fleet.member(key))
         turned = gap.turns_at
+        as_of = self.fleet.time_of(usage.principal.account_id, self.as_of)
         for action in actions:
             cell = usage.cells[action]
             if action >= self.fleet.catalogue.size:
                 continue
             if cell.last:
-                if apply_use(gap, action, cell.last, self.as_of, self.fleet.windows):
+                if apply_use(gap, action, cell.last, as_of, self.fleet.windows):
                     self.changed.add(key)
                 if self.fleet.note_seen(usage.principal.account_id, action):
                     self.changed |= self._by_account[usage.principal.account_id]
@@ -90,14 +91,36 @@ class Tracker:
         if gap.turns_at < turned:
             heapq.heappush(self._turns, (gap.turns_at, key))
 
+    def apply_grants(self, keys: Iterable[int]) -> None:
+        """Take in that the inventory has changed for these principals: has other grants for them, or has them no longer."""
+        for key in keys:
+            if self.fleet.has(key):
+                self._add(key, self.fleet.member(key))
+            elif self._gaps.pop(key, None) is not None:
+                for listed in self._by_account.values():
+                    listed.discard(key)
+                self.changed.add(key)
+
+    def hold(self, held: Mapping[str, int]) -> None:
+        """Have the verdicts of these accounts, and of no others, stay as of a time: uses still close their gaps, but nothing
+        lapses and nothing comes of age."""
+        before = self.fleet.held
+        self.fleet.held = dict(held)
+        for account_id in before.keys() | held.keys():
+            if before.get(account_id) != held.get(account_id):
+                self._judge_again(account_id)
+
+    def _judge_again(self, account_id: str) -> None:
+        for key in list(self._by_account.get(account_id, ())):
+            self._add(key, self.fleet.member(key))
+
     def note_coverage(self, accounts: Mapping[str, int]) -> None:
         """Take in since when the accounts' logs are known: a first record, or an older one, concerns all verdicts there."""
         before = self.fleet.coverage
         now = self.fleet.coverage = replace(before, accounts=accounts)
         for account_id in accounts:
             if now.since_of(account_id) != before.since_of(account_id):
-                for key in self._by_account.get(account_id, ()):
-                    self._add(key, self.fleet.member(key))
+                self._judge_again(account_id)
 
     def advance(self, as_of: int) -> None:
         """Let time pass: uses lapse, grants come of age, coverage fills windows."""
@@ -106,13 +129,16 @@ class Tracker:
         self.as_of = as_of
         while self._turns and self._turns[0][0] <= as_of:
             turn, key = heapq.heappop(self._turns)
-            gap = self._gaps[key]
-            if turn != gap.turns_at:
-                continue  # An earlier turn was found for it since, and has an entry of its own.
+            gap = self._gaps.get(key)
+            if gap is None or turn != gap.turns_at:
+                continue  # It is gone, or another turn was found for it since, and has an entry of its own.
             member = self.fleet.member(key)
+            time_of = self.fleet.time_of(member.principal.account_id, as_of)
+            if time_of < turn:
+                continue  # It is held, and all of its account is judged again when it no longer is.
             cells = {} if member.usage is None else member.usage.cells
             covered = self.fleet.coverage.since_of(member.principal.account_id)
-            if advance(gap, cells, member.granted, covered, as_of, self.fleet.windows):
+            if advance(gap, cells, member.granted, covered, time_of, self.fleet.windows):
                 self.changed.add(key)
             heapq.heappush(self._turns, (gap.turns_at, key))
 
@@ -125,6 +151,7 @@ class Tracker:
         catalogue = self.fleet.catalogue
         escalation = catalogue.escalation_mask(granted)
         verdicts = self.fleet.verdicts_of(member, self._gaps[key], self.as_of)
+        as_of = self.fleet.time_of(member.principal.account_id, self.as_of)
         counts = []
         for window, judged in zip(self.fleet.windows, verdicts, strict=True):
             counts.append(
@@ -134,7 +161,7 @@ class Tracker:
                     count_risks(catalogue, judged.unused, escalation),
                     gap_index(catalogue, judged, granted, escalation),
                     self._count_services(judged),
-                    count_not_granted(member, self.as_of - window.seconds),
+                    count_not_granted(member, as_of - window.seconds),
                 )
             )
         return member, counts

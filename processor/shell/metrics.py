@@ -6,7 +6,7 @@ joins what is there, and Prometheus reads members one after another as one text.
 
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
@@ -17,6 +17,7 @@ from processor.core.fleet import Member
 from processor.core.sessions import SHARDS, shard_of
 from processor.core.tally import CLASSES, Tally
 from processor.core.tracker import FirstUse, GapCounts, Tracker
+from processor.shell.inventory_store import AccountStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,9 @@ CATALOGUE = (
     MetricRow("gapwatch_flush_seconds", "histogram", (), "How long flushes to the store took."),
     MetricRow("gapwatch_principals", "gauge", (), "Principals that are known, by inventory or by use."),
     MetricRow("gapwatch_store_waiting", "gauge", (), "1 while the store is away or full and progress waits for it."),
+    MetricRow("gapwatch_inventory_timestamp_seconds", "gauge", ("account",), "When an account was last read whole from AWS."),
+    MetricRow("gapwatch_inventory_failed", "gauge", ("account",), "1 while an account cannot be read: its verdicts are frozen."),
+    MetricRow("gapwatch_inventory_changes_total", "counter", (), "Changes of grants that records told of."),
     MetricRow("gapwatch_build_info", "gauge", ("version", "catalogue"), "1, with what runs in the labels."),
 )  # fmt: skip
 
@@ -107,8 +111,11 @@ class GapText:
             by_shard.setdefault(shard_of(key), []).append(key)
         for shard, keys in by_shard.items():
             for key in keys:
-                self._render(key)
-                self._keys[shard].add(key)
+                if key in self._tracker:
+                    self._render(key)
+                    self._keys[shard].add(key)
+                else:
+                    self._remove(key, shard)
             yield
             self._join(shard)
             yield
@@ -123,10 +130,19 @@ class GapText:
             tuple("".join(lines) for lines in zip(*render_gap(member, counts), strict=True)) or ("",) * 4
         )
 
-    def _add_services(self, key: int, member: Member, counts: Iterable[GapCounts]) -> None:
-        account = member.principal.account_id
+    def _remove(self, key: int, shard: int) -> None:
+        """Forget one that is in no inventory any more, and was never used."""
+        self._rendered.pop(key, None)
+        self._keys[shard].discard(key)
+        self._drop_services(key)
+
+    def _drop_services(self, key: int) -> None:
         for place, count in self._service_parts.pop(key, {}).items():
             self._services[place] -= count
+
+    def _add_services(self, key: int, member: Member, counts: Iterable[GapCounts]) -> None:
+        account = member.principal.account_id
+        self._drop_services(key)
         parts = {
             (account, service, found.window): count for found in counts for service, count in found.services.items()
         }
@@ -201,6 +217,8 @@ class Health:
     flushed_at: float = 0.0
     principals: int = 0
     first_uses_evicted: int = 0
+    inventory: Mapping[str, AccountStatus] = field(default_factory=dict)
+    inventory_changes: int = 0
 
 
 class PipelineCollector(Collector):
@@ -226,6 +244,11 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_flush_age_seconds", max(0.0, now - health.flushed_at) if health.flushed_at else 0.0)
         yield _plain("gapwatch_principals", health.principals)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
+        yield _plain("gapwatch_inventory_changes_total", health.inventory_changes)
+        read = {account: float(found.read) for account, found in health.inventory.items() if found.read}
+        yield _gauge("gapwatch_inventory_timestamp_seconds", "account", read)
+        failed = {account: float(bool(found.failed)) for account, found in health.inventory.items()}
+        yield _gauge("gapwatch_inventory_failed", "account", failed)
         info = GaugeMetricFamily(
             "gapwatch_build_info", ROWS["gapwatch_build_info"].text, labels=("version", "catalogue")
         )
@@ -237,6 +260,13 @@ def _counter(name: str, label: str, values: Mapping[str, int]) -> CounterMetricF
     family = CounterMetricFamily(name, ROWS[name].text, labels=(label,))
     for value, count in sorted(values.items()):
         family.add_metric((value,), count)
+    return family
+
+
+def _gauge(name: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, ROWS[name].text, labels=(label,))
+    for value, number in sorted(values.items()):
+        family.add_metric((value,), number)
     return family
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from processor.core.actions import KINDS, ActionRules, EventRow, ProofRow
 from processor.core.catalogue import OBSERVABILITY, RISKS, Catalogue, build_catalogue
+from processor.core.iam_changes import CONCERNS, ChangeRow, ChangeTable, index_changes
 
 ACCESS_LEVEL_OVERLAY = {
     "iam:CreateAccessKey": "Permissions management, Write",
@@ -128,6 +129,17 @@ def read_observability() -> Iterator[tuple[str, str]]:
             raise TableError(f"observability.tsv: {service} has {known}, which is none of {', '.join(OBSERVABILITY)}")
         for name in split_names(names):
             yield f"{service}:{name}", known
+
+
+@cache
+def load_changes() -> ChangeTable:
+    """The events that change what somebody may do, and whom they concern."""
+    rows = []
+    for event_source, event_name, concerns, where, _ in read_table("iam_changes", 5):
+        if concerns not in CONCERNS:
+            raise TableError(f"iam_changes.tsv: {event_name} concerns {concerns}, none of {', '.join(CONCERNS)}")
+        rows.append(ChangeRow(event_source, event_name, concerns, tuple(where.split("|"))))
+    return index_changes(rows)
 
 
 def read_table(name: str, columns: int) -> Iterator[tuple[str, ...]]:

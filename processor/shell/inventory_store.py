@@ -1,0 +1,64 @@
+"""How an inventory that is read while running stands in the store.
+
+P:inventory    hash    account -> {"first", "read": when it was first and last read whole, "failed": since when that fails
+                       (0: it does not), "why": in words}
+P:{N}:g        as shell/grants.py has it
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from msgspec import Struct
+
+from processor.core.catalogue import Catalogue
+from processor.core.fresh import Settled
+from processor.core.inventory import InventoryPrincipal
+from processor.core.sessions import shard_of
+from processor.shell.grants import pack_grants
+from processor.shell.redis import Command, Store
+
+
+class AccountStatus(Struct, frozen=True):
+    """What is known of the inventory of an account; times in seconds since 1970."""
+
+    first: int = 0
+    read: int = 0
+    failed: int = 0
+    why: str = ""
+
+
+async def load_statuses(store: Store) -> dict[str, AccountStatus]:
+    """The stored statuses by account."""
+    (answer,) = await store.read_many([("HGETALL", store.key(b"inventory"))])
+    return {
+        account_id.decode(): msgspec.json.decode(packed, type=AccountStatus)
+        for account_id, packed in dict(answer).items()
+    }
+
+
+def find_held(statuses: Mapping[str, AccountStatus]) -> dict[str, int]:
+    """The accounts whose verdicts stay as of a time: what was last read of them is of then, and reading it fails since."""
+    return {account_id: found.read for account_id, found in statuses.items() if found.failed and found.read}
+
+
+def write_status(store: Store, account_id: str, status: AccountStatus) -> Command:
+    return ("HSET", store.key(b"inventory"), account_id, msgspec.json.encode(status))
+
+
+def write_settled(
+    store: Store, catalogue: Catalogue, inventory: dict[int, InventoryPrincipal], settled: Iterable[Settled]
+) -> list[Command]:
+    """Take changes into `inventory`; returns what to write, nothing where nothing changed."""
+    commands: list[Command] = []
+    for each in settled:
+        removed = [key for key in each.removed if inventory.pop(key, None) is not None]
+        commands += (("HDEL", store.shard_key(shard_of(key), b"g"), key.to_bytes(8, "big")) for key in removed)
+        for key, found in each.set.items():
+            inventory[key] = found
+            packed = pack_grants(found, catalogue.version)
+            commands.append(("HSET", store.shard_key(shard_of(key), b"g"), key.to_bytes(8, "big"), packed))
+    if commands:
+        names = zlib.compress("\n".join(catalogue.names).encode(), 6)
+        commands.append(("HSET", store.key(b"catalogues"), catalogue.version, names))
+    return commands
