@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self
@@ -101,14 +102,15 @@ class FaultyAws:
                 account = faulty.find_account(dict(self.headers.items()), body)
                 faulty.calls.append(operation)
                 code = faulty.faults.get(f"{account}:{operation}") or faulty.faults.get(operation)
-                status, kind, answer = faulty.refuse(code) if code else self.forward(server.port, body)
+                status, kind, answer = faulty.refuse(code, dict(self.headers.items())) if code else self.forward(server.port, body)
                 if operation == "AssumeRole" and not code:
                     faulty.note_role(body, answer)
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
-                self.wfile.write(answer)
+                with suppress(ConnectionError):  # a gapwatch that ends does not wait for its answers
+                    self.wfile.write(answer)
 
             def forward(self, port: int, body: bytes) -> tuple[int, str, bytes]:
                 connection = HTTPConnection("127.0.0.1", port, timeout=self.timeouts)
@@ -128,8 +130,11 @@ class FaultyAws:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
-    def refuse(self, code: str) -> tuple[int, str, bytes]:
+    def refuse(self, code: str, headers: dict[str, str]) -> tuple[int, str, bytes]:
+        """An error as the protocol of the call has it."""
         status = 400 if code.startswith("Throttling") else 403
+        if "json" in headers.get("Content-Type", ""):
+            return status, "application/x-amz-json-1.1", json.dumps({"__type": code, "message": "not for you"}).encode()
         text = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>not for you</Message></Error></ErrorResponse>"
         return status, "text/xml", text.encode()
 

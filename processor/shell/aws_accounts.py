@@ -26,6 +26,7 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from botocore.exceptions import ConnectionError as AwsConnectionError
 
 from processor.core.records import AUTHENTICATION_ERRORS, AUTHORIZATION_ERRORS
 from processor.shell.aws_errors import AwsError
@@ -78,7 +79,7 @@ def explain_error(error: Exception, call: str, account_id: str, endpoint: str = 
             "credentials", call, account_id,
             f"{where}: no usable AWS credentials ({error}): give them by AWS' environment variables, AWS_PROFILE or a role",
         )  # fmt: skip
-    if isinstance(error, HTTPClientError | OSError):
+    if isinstance(error, HTTPClientError | AwsConnectionError | OSError):
         named = f" at {endpoint}" if endpoint and endpoint not in str(error) else ""
         return AwsError("unreachable", call, account_id, f"{where}: AWS{named} cannot be reached: {error}")
     return AwsError("failed", call, account_id, f"{where} failed: {error}")
@@ -225,6 +226,6 @@ class Accounts:
 _CONFIG = AioConfig(
     connect_timeout=5,
     read_timeout=60,
-    retries={"mode": "standard", "total_max_attempts": 6},
+    retries={"mode": "standard", "total_max_attempts": 4},
     user_agent_extra="gapwatch",
 )
