@@ -322,7 +322,7 @@ def run(
 
     settings = gather_settings(**narrowing, run={"host": host, "port": port})
     order = RunOrder(tuple(paths), settings, read_inventories(inventories, organizations, warn))
-    order.start_inventory = start_plan(inventory_plan, tuple(organizations))
+    order.start_inventory = start_plan(inventory_plan, tuple(organizations), settings.logging)
     place = choose_place(url, folder)
 
     async def run_here() -> int:

@@ -7,7 +7,7 @@ accounts could not be read, the others were.
 import asyncio
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -71,13 +71,25 @@ def choose_aws_inventory(command: Command) -> Command:
         assume_role: str,
         external_id: str | None,
         refresh_minutes: int,
+        logging_from: str | None,
+        eventbridge: bool,
+        regions: tuple[str, ...],
         **options: Any,
     ) -> Any:
         if inventory_from is None and (accounts or from_organization or external_id):
             raise click.UsageError(
                 "--account, --from-organization and --external-id say what to read --inventory-from aws"
             )
-        plan = (accounts, from_organization, assume_role, external_id, refresh_minutes) if inventory_from else None
+        if logging_from is not None and inventory_from is None:
+            raise click.UsageError("--logging-from aws reads the accounts that --inventory-from aws reads: give both")
+        if logging_from is None and (eventbridge or regions):
+            raise click.UsageError("--eventbridge and --region say how to read --logging-from aws")
+        logging = (eventbridge, regions) if logging_from else None
+        plan = (
+            (accounts, from_organization, assume_role, external_id, refresh_minutes, logging)
+            if inventory_from
+            else None
+        )
         return command(inventory_plan=plan, **options)
 
     chosen: Any = choose_accounts(planned)
@@ -85,6 +97,17 @@ def choose_aws_inventory(command: Command) -> Command:
         "--refresh-minutes", type=click.IntRange(5, 10_080), default=360, show_default=True,
         help="How often each account is read whole; changes that the log shows are read at once.",
     )(chosen)  # fmt: skip
+    for option in (
+        click.option(
+            "--region", "regions", multiple=True, metavar="REGION",
+            help="A region that may be used; may be given more than once. Default: all that are turned on.",
+        ),
+        click.option("--eventbridge", is_flag=True, help="Records come through EventBridge: its rules count, too."),
+        click.option(
+            "--logging-from", type=click.Choice(("aws",)), help="Read from trails and rules what the log can show."
+        ),
+    ):  # fmt: skip
+        chosen = option(chosen)
     return click.option(  # type: ignore[no-any-return]  # the decorated command, under click's own type
         "--inventory-from",
         type=click.Choice(("aws",)),
@@ -92,20 +115,23 @@ def choose_aws_inventory(command: Command) -> Command:
     )(chosen)
 
 
-GivenPlan = tuple[tuple[str, ...], bool, str, str | None, int]
+GivenPlan = tuple[tuple[str, ...], bool, str, str | None, int, tuple[bool, tuple[str, ...]] | None]
 
 
-def start_plan(given: GivenPlan | None, organizations: tuple[str, ...]) -> "StartInventory | None":
-    """What starts the inventory that was asked for, after a look whether AWS lets us read it. Raises AwsError."""
+def start_plan(
+    given: GivenPlan | None, organizations: tuple[str, ...], explicit: Container[str] = ()
+) -> "StartInventory | None":
+    """What starts the inventory that was asked for, after a look whether AWS lets us read it; settings say what the `explicit`
+    accounts log. Raises AwsError."""
     if given is None:
         return None
     from processor.live_inventory import plan_inventory
     from processor.shell.scans import probe
     from processor.shell.tables import load_catalogue
 
-    plan = build_plan(*given, organizations)
+    plan = build_plan(*given, organizations=organizations)
     asyncio.run(probe(plan, load_catalogue()))
-    return plan_inventory(plan)
+    return plan_inventory(plan, explicit)
 
 
 def build_plan(
@@ -114,6 +140,7 @@ def build_plan(
     assume_role: str,
     external_id: str | None,
     refresh_minutes: int,
+    logging: tuple[bool, tuple[str, ...]] | None = None,
     organizations: tuple[str, ...] = (),
 ) -> "InventoryPlan":
     """A plan of what the options say. Raises OrganizationError."""
@@ -121,9 +148,12 @@ def build_plan(
     from processor.core.organizations import read_organization
     from processor.shell.aws_accounts import RolePlan
     from processor.shell.scans import InventoryPlan
+    from processor.shell.trails import LoggingPlan
 
     known = tuple(read_organization(read_document(path), path) for path in organizations)
-    return InventoryPlan(accounts, from_organization, RolePlan(assume_role, external_id), refresh_minutes * 60, known)
+    role = RolePlan(assume_role, external_id)
+    logged = None if logging is None else LoggingPlan(*logging)
+    return InventoryPlan(accounts, from_organization, role, refresh_minutes * 60, known, logged)
 
 
 def warn(text: str) -> None:

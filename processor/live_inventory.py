@@ -1,18 +1,27 @@
 """The pipeline's side of a fresh inventory: which records to watch for, and what was read anew -> grants in the store and gaps."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 
 import msgspec
 
 from processor.core.fleet import known_by_id
 from processor.core.fresh import Change, Fresh, find_holders, settle_fresh
+from processor.core.gap import Logging
 from processor.core.iam_changes import ChangeTable, Concern, read_change
 from processor.core.intake import Intake
 from processor.core.tracker import Tracker
+from processor.core.trails import date_logging
 from processor.opening import Opened
-from processor.refresh import ORGANIZATION, Refresher, Tried
-from processor.shell.inventory_store import AccountStatus, find_held, load_statuses, write_settled, write_status
+from processor.refresh import FreshLogging, Refresher, Tried
+from processor.shell.inventory_store import (
+    AccountStatus,
+    find_held,
+    load_statuses,
+    write_logging,
+    write_settled,
+    write_status,
+)
 from processor.shell.metrics import Health
 from processor.shell.redis import Command
 from processor.shell.scans import InventoryPlan
@@ -22,15 +31,24 @@ Warn = Callable[[str], None]
 
 
 class LiveInventory:
-    """Holds the refresher of a run. `changes` counts the changes that records told of."""
+    """Holds the refresher of a run. `changes` counts the changes that records told of; what `explicit` accounts log is set."""
 
-    def __init__(self, plan: InventoryPlan, opened: Opened, warn: Warn, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        plan: InventoryPlan,
+        opened: Opened,
+        warn: Warn,
+        clock: Callable[[], float] = time.time,
+        explicit: Container[str] = (),
+    ) -> None:
         self._opened = opened
         self._warn = warn
         self._clock = clock
         self._table: ChangeTable = load_changes()
         self._refresher = Refresher(plan, opened.catalogue, clock)
         self._moved: list[int] = []
+        self._relogged: dict[str, Logging] = {}
+        self._explicit = explicit
         self.statuses: dict[str, AccountStatus] = {}
         self.changes = 0
 
@@ -62,6 +80,9 @@ class LiveInventory:
         """Let the gaps and the metrics follow what was taken, once it is stored."""
         tracker.apply_grants(self._moved)
         self._moved = []
+        for account_id, logging in self._relogged.items():
+            tracker.set_logging(account_id, logging)
+        self._relogged = {}
         tracker.hold(find_held(self.statuses))
         health.inventory, health.inventory_changes = self.statuses, self.changes
 
@@ -71,6 +92,9 @@ class LiveInventory:
         for found in self._refresher.take():
             if isinstance(found, Tried):
                 commands += self._note_tried(found)
+                continue
+            if isinstance(found, FreshLogging):
+                commands += self._note_logging(found)
                 continue
             status = self.statuses.get(found.account_id, AccountStatus())
             each = settle_fresh(self._opened.inventory, found, status.first or None)
@@ -82,6 +106,15 @@ class LiveInventory:
                 commands.append(self._note_read(found, status))
         return commands
 
+    def _note_logging(self, found: FreshLogging) -> list[Command]:
+        """What an account logs; what the settings say of it counts more."""
+        before = self._opened.logging.get(found.account_id)
+        logging = date_logging(found.logging, before, found.as_of)
+        if logging == before or found.account_id in self._explicit:
+            return []
+        self._opened.logging[found.account_id] = self._relogged[found.account_id] = logging
+        return [write_logging(self._opened.store, found.account_id, logging)]
+
     def _note_read(self, found: Fresh, before: AccountStatus) -> Command:
         if before.failed:
             self._warn(f"account {found.account_id}: its inventory can be read again")
@@ -90,7 +123,7 @@ class LiveInventory:
     def _note_tried(self, found: Tried) -> list[Command]:
         before = self.statuses.get(found.account_id, AccountStatus())
         if found.why and before.why != found.why:
-            kept = "" if found.account_id == ORGANIZATION else ", and its verdicts stay as of then"
+            kept = "" if not found.account_id.isdecimal() else ", and its verdicts stay as of then"
             self._warn(f"{found.why}. It is tried again; what was last read is kept{kept}")
         failed = (before.failed or int(self._clock())) if found.why else 0
         status = msgspec.structs.replace(before, failed=failed, why=found.why)
@@ -104,11 +137,11 @@ class LiveInventory:
 StartInventory = Callable[[Opened, Warn, Callable[[], float]], Awaitable[LiveInventory]]
 
 
-def plan_inventory(plan: InventoryPlan) -> StartInventory:
+def plan_inventory(plan: InventoryPlan, explicit: Container[str] = ()) -> StartInventory:
     """What starts a live inventory by this plan on a store that was opened."""
 
     async def start(opened: Opened, warn: Warn, clock: Callable[[], float]) -> LiveInventory:
-        live = LiveInventory(plan, opened, warn, clock)
+        live = LiveInventory(plan, opened, warn, clock, explicit)
         await live.start()
         return live
 

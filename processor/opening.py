@@ -12,6 +12,7 @@ from processor.core.actions import ActionMap, ActionRules
 from processor.core.catalogue import Catalogue
 from processor.core.compiled import holds_member
 from processor.core.fleet import Coverage, Fleet, known_by_id
+from processor.core.gap import Logging
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
@@ -22,7 +23,7 @@ from processor.pipeline import Pipeline
 from processor.settings import Settings
 from processor.shell.embedded import EmbeddedRedis, find_socket, start_redis
 from processor.shell.grants import load_grants
-from processor.shell.inventory_store import find_held, load_statuses
+from processor.shell.inventory_store import find_held, load_logging, load_statuses
 from processor.shell.redis import Command, Store, StoreBusy
 from processor.shell.state import State
 from processor.shell.tables import load_action_rules, load_catalogue
@@ -74,7 +75,7 @@ class RejectLog:
 @dataclass(slots=True)
 class Opened:
     """An open store with the parts that write it. `inventory` is by principal key; `known` are its principals by unique id, which
-    the pipeline resolves records by that give no ARN."""
+    the pipeline resolves records by that give no ARN; `held` and `logging` what is known of accounts by reading them from AWS."""
 
     catalogue: Catalogue
     store: Store
@@ -84,6 +85,7 @@ class Opened:
     rejects: RejectLog
     known: dict[str, Principal] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
+    logging: dict[str, Logging] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Ledger:
@@ -110,7 +112,7 @@ class Opened:
             self.ledger.principals,
             self.inventory,
             Coverage(self.pipeline.tally.accounts, covered_since),
-            settings.logging_by_account,
+            {**self.logging, **settings.logging_by_account},
             settings.scope,
         )
         fleet.held = dict(self.held)
@@ -187,4 +189,5 @@ async def load_opened(
     state = State(store, pipeline.ledger, catalogue, max(settings.windows) + 1)
     await state.load()
     held = find_held(await load_statuses(store))
-    return Opened(catalogue, store, state, pipeline, inventory, RejectLog(), known, held)
+    logging = await load_logging(store)
+    return Opened(catalogue, store, state, pipeline, inventory, RejectLog(), known, held, logging)

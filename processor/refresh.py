@@ -20,6 +20,7 @@ from typing import Any
 
 from processor.core.catalogue import Catalogue
 from processor.core.fresh import Change, Fresh
+from processor.core.gap import Logging
 from processor.core.iam_changes import Concern
 from processor.shell.aws_errors import AwsError
 from processor.shell.scans import InventoryPlan, Looked, Scanner, find_moved_accounts
@@ -52,6 +53,18 @@ class Tried:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class FreshLogging:
+    """What an account logs, as read at `as_of`."""
+
+    account_id: str
+    as_of: int
+    logging: Logging
+
+
+Found = Fresh | FreshLogging | Tried
+
+
 @dataclass(slots=True)
 class _Account:
     """What is planned for an account, in seconds of the loop's clock, and the looks at parts of it since its scan began."""
@@ -71,7 +84,7 @@ class Refresher:
         self._plan = plan
         self._catalogue = catalogue
         self._clock = clock
-        self._found: deque[Fresh | Tried] = deque()
+        self._found: deque[Found] = deque()
         self._noted: deque[Noted] = deque(maxlen=NOTED_MAX)
         self._accounts: dict[str, _Account] = {}
         self._random = random.Random()  # noqa: S311 - spreads calls, keeps no secret
@@ -99,7 +112,7 @@ class Refresher:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._wake.set)
 
-    def take(self) -> list[Fresh | Tried]:
+    def take(self) -> list[Found]:
         """What was read since the last time, in order."""
         found = []
         while self._found:
@@ -173,6 +186,19 @@ class Refresher:
             del self._accounts[account_id]
             self._found.append(Tried(account_id, f"account {account_id} is no longer in the organization"))
 
+    async def _read_logging(self, scanner: Scanner, account_id: str) -> None:
+        """Read what an account logs; where that fails, what was last known holds."""
+        if self._plan.logging is None:
+            return
+        named = f"logging of {account_id}"
+        try:
+            async with self._gate:
+                found = await scanner.find_logging(account_id)
+        except AwsError as error:
+            self._found.append(Tried(named, str(error)))
+        else:
+            self._found += (FreshLogging(account_id, int(self._clock()), found), Tried(named, ""))
+
     async def _scan(self, scanner: Scanner, account_id: str, account: _Account) -> None:
         """Read an account whole. What was looked at in parts meanwhile may be newer, and counts more."""
         account.looks.clear()
@@ -192,6 +218,7 @@ class Refresher:
             }
             changes = {concern: dates for _, more in looks for concern, dates in more.items()}
             self._found.append(Fresh(account_id, as_of, True, principals, changes=changes))
+            await self._read_logging(scanner, account_id)
             account.tries = 0
             later = self._loop.time() + self._jitter(self._plan.refresh_seconds)
             # Where it was asked for again while it was read, or limits changed, once more.
@@ -221,15 +248,23 @@ class Refresher:
     def _look_at_noted(self, scanner: Scanner) -> None:
         """Begin to look at what records said was changed, account by account."""
         by_account: dict[str, dict[Concern, tuple[Change, ...]]] = {}
+        watching: set[str] = set()
         while self._noted:
             concern, change = self._noted.popleft()
             if concern.kind == "organization":
                 if self._plan.from_organization:
                     self._organization_due, self._organization_again = 0.0, True
                     self._wake.set()
+            elif concern.kind == "logging":
+                watching.add(concern.account_id)
             elif concern.account_id in self._accounts:
                 changes = by_account.setdefault(concern.account_id, {})
                 changes[concern] = (*changes.get(concern, ()), change)
+        for account_id in watching:
+            # A trail of the organization shows in all of its accounts.
+            concerned = self._accounts if self._plan.from_organization else {account_id} & self._accounts.keys()
+            for each in concerned:
+                self._spawn(self._read_logging(scanner, each))
         for account_id, changes in by_account.items():
             self._spawn(self._look(scanner, account_id, self._accounts[account_id], changes))
 

@@ -102,7 +102,9 @@ class FaultyAws:
                 account = faulty.find_account(dict(self.headers.items()), body)
                 faulty.calls.append(operation)
                 code = faulty.faults.get(f"{account}:{operation}") or faulty.faults.get(operation)
-                status, kind, answer = faulty.refuse(code, dict(self.headers.items())) if code else self.forward(server.port, body)
+                status, kind, answer = (
+                    faulty.refuse(code, dict(self.headers.items())) if code else self.forward(server.port, body)
+                )
                 if operation == "AssumeRole" and not code:
                     faulty.note_role(body, answer)
                 self.send_response(status)

@@ -29,8 +29,10 @@ from processor.core import tracker as tracking
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
+from processor.core.sessions import key_of
 from processor.core.tracker import Tracker
 from processor.shell.http import Server
+from processor.shell.inventory_store import AccountStatus
 from processor.shell.metrics import (
     CATALOGUE,
     ROWS,
@@ -108,6 +110,10 @@ def make_full_scene() -> Scene:
     scene.use(ODD, "iam:CreateAccessKey", time=NOW - 3)
     scene.ledger.tally.count_rejected('odd "reason"\\')
     scene.flush_seconds.observe(0.002)
+    scene.health.inventory = {
+        ACCOUNT: AccountStatus(NOW - 9, NOW),
+        "organization": AccountStatus(failed=NOW, why="denied"),
+    }
     return scene
 
 
@@ -287,3 +293,24 @@ async def test_gzip_and_plain_answers_are_equal() -> None:
                 assert (answer.status, await answer.read()) == (503, b"loading\n")
     finally:
         await server.stop()
+
+
+def test_accounts_that_cannot_be_read_are_told_with_the_age_of_what_is_known() -> None:
+    scene = make_full_scene()
+    assert scene.values("gapwatch_inventory_timestamp_seconds", "account") == {(ACCOUNT,): NOW}
+    assert scene.values("gapwatch_inventory_failed", "account") == {(ACCOUNT,): 0, ("organization",): 1}
+
+
+def test_a_principal_that_is_gone_has_no_series_any_more() -> None:
+    """One that no inventory has and that was never used; one that was used keeps its name, without a gap."""
+    scene = Scene([build_holding(each, SMALL.all_mask) for each in (BUILDER, FAR)])
+    scene.use(BUILDER, "ec2:RunInstances")
+    assert scene.values("gapwatch_gap_index", "principal", window="7d").keys() == {(BUILDER.arn,), (FAR.arn,)}
+    assert scene.values("gapwatch_service_unused_grants", "account", service="s3", window="7d")
+    inventory = scene.tracker.fleet._inventory
+    assert isinstance(inventory, dict)
+    inventory.clear()
+    scene.tracker.apply_grants([key_of(BUILDER), key_of(FAR)])
+    assert scene.values("gapwatch_gap_index", "principal") == {}
+    assert scene.values("gapwatch_service_unused_grants", "account") == {}
+    assert len(scene.tracker) == 1

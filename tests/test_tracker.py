@@ -34,6 +34,7 @@ from processor.core.ledger import Ledger
 from processor.core.principals import Principal
 from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Session, key_of
 from processor.core.tracker import GapCounts, Tracker
+from processor.core.trails import date_logging
 from processor.core.usage import PrincipalUsage
 from processor.shell.embedded import EmbeddedRedis, start_redis
 from processor.shell.grants import date_grants, load_grants, write_grants
@@ -64,6 +65,7 @@ class World:
     covered: dict[str, int] | None = None
     events: int = 0
     held: dict[str, int] = field(default_factory=dict)
+    logging: dict[str, Logging] = field(default_factory=lambda: dict(LOGGING))
     tracker: Tracker = field(init=False)
     told: dict[int, list[GapCounts]] = field(default_factory=dict)
     sessions: dict[Principal, Session] = field(default_factory=dict)
@@ -73,7 +75,7 @@ class World:
 
     def build_fleet(self) -> Fleet:
         fleet = build_fleet(
-            SMALL, self.ledger, self.inventory.values(), windows=(7, 30), covered=self.covered, logging=LOGGING
+            SMALL, self.ledger, self.inventory.values(), windows=(7, 30), covered=self.covered, logging=self.logging
         )
         fleet.held = dict(self.held)
         return fleet
@@ -119,6 +121,10 @@ class World:
                 held.pop(key, None)
         self.tracker.apply_grants([*settled.set, *settled.removed])
 
+    def set_logging(self, found: Logging) -> None:
+        self.logging[ACCOUNT] = date_logging(found, self.logging.get(ACCOUNT), self.as_of)
+        self.tracker.set_logging(ACCOUNT, self.logging[ACCOUNT])
+
     def hold(self, back: int | None) -> None:
         """An account's inventory cannot be read since then, or (None) it can again."""
         self.held = {} if back is None else {ACCOUNT: self.as_of - back}
@@ -163,7 +169,9 @@ def assert_equal_to_recompute(tracker: Tracker, fleet: Fleet, told: dict[int, li
         cells = {} if member.usage is None else member.usage.cells
         covered = fleet.coverage.since_of(member.principal.account_id)
         time_of = fleet.time_of(member.principal.account_id, as_of)
-        from_nothing = recompute(cells, member.granted, covered, time_of, fleet.windows)
+        from_nothing = recompute(
+            cells, member.granted, covered, time_of, fleet.windows, fleet.begins(member.principal.account_id)
+        )
         kept = gap_kept(tracker, key)
         assert mask_known(kept.used, fleet.catalogue) == mask_known(from_nothing.used, fleet.catalogue)
         assert kept.turns_at <= from_nothing.turns_at
@@ -205,8 +213,19 @@ lapses = st.tuples(
 )
 inventories = st.tuples(st.just("inventory"), st.lists(holdings, max_size=4))
 grants = st.tuples(st.just("grants"), st.lists(holdings, max_size=3), st.booleans())
+loggings = st.tuples(
+    st.just("logging"),
+    st.builds(
+        Logging,
+        st.frozensets(st.sampled_from(("s3:GetObject", "s3:DeleteObject", "lambda:InvokeFunction"))),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from((frozenset(), frozenset({"ec2"}))),
+        st.sampled_from(((), ("eu-west-1",))),
+    ),
+)
 holds = st.tuples(st.just("hold"), st.sampled_from((None, 0, 600, DAY, 8 * DAY)))
-steps = st.one_of(uses, uses, uses, lapses, lapses, inventories, grants, grants, holds, st.just(("restart",)))
+steps = st.one_of(uses, uses, uses, lapses, lapses, inventories, grants, grants, holds, loggings, st.just(("restart",)))
 
 
 def take_step(world: World, step: tuple[object, ...]) -> None:
@@ -218,11 +237,14 @@ def take_step(world: World, step: tuple[object, ...]) -> None:
         case ("lapse", str() as when):
             turn = min((gap_kept(world.tracker, key).turns_at for key in world.told), default=world.as_of)
             if turn < world.as_of + 1_000 * DAY:
-                world.lapse(turn - world.as_of - (when == "before it"))
+                # What is held has its turn behind it.
+                world.lapse(max(0, turn - world.as_of - (when == "before it")))
         case ("inventory", list() as held):
             world.take_inventory(held)
         case ("grants", list() as fresh, bool() as whole):
             world.change_grants(fresh, whole)
+        case ("logging", Logging() as found):
+            world.set_logging(found)
         case ("hold", int() | None as back):
             world.hold(back)
         case ("restart",):

@@ -4,7 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from processor.core.catalogue import Catalogue, mask_of_ids
-from processor.core.gap import Granted, Logging, PrincipalGap, Verdicts, Window, judge, observable_mask, recompute
+from processor.core.gap import (
+    Granted,
+    Logging,
+    PrincipalGap,
+    Verdicts,
+    Window,
+    begin_masks,
+    judge,
+    observable_mask,
+    recompute,
+)
 from processor.core.inventory import InventoryPrincipal
 from processor.core.principals import Principal
 from processor.core.sessions import Scope, key_of
@@ -53,11 +63,12 @@ class Fleet:
         self.coverage = coverage
         self._usages = usages
         self._inventory = inventory
-        self._logging = logging
+        self._logging = dict(logging)
         self._scope = scope
         self.held: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._observable: dict[str, int] = {}
+        self._begins: dict[str, tuple[tuple[int, int], ...]] = {}
 
     def members(self) -> Iterator[Member]:
         """Every principal in scope, by ARN and unique id."""
@@ -83,6 +94,20 @@ class Fleet:
 
     def logging_of(self, account_id: str) -> Logging:
         return self._logging.get(account_id) or self._logging.get("*", NO_LOGGING_SET)
+
+    def set_logging(self, account_id: str, logging: Logging) -> None:
+        """Take in what an account logs from now on; its verdicts are to be judged again."""
+        self._logging[account_id] = logging
+        self._observable.pop(account_id, None)
+        self._begins.pop(account_id, None)
+        self._seen = {}
+
+    def begins(self, account_id: str) -> tuple[tuple[int, int], ...]:
+        """Since when some actions are logged in an account, where that is not as old as its log: (time, mask)."""
+        found = self._begins.get(account_id)
+        if found is None:
+            found = self._begins[account_id] = begin_masks(self.catalogue, self.logging_of(account_id))
+        return found
 
     def observable(self, account_id: str) -> int:
         """The actions that the log of an account shows, for all that is known of it."""
@@ -116,7 +141,7 @@ class Fleet:
         cells = {} if member.usage is None else member.usage.cells
         covered = self.coverage.since_of(member.principal.account_id)
         as_of = self.time_of(member.principal.account_id, as_of)
-        return recompute(cells, member.granted, covered, as_of, self.windows)
+        return recompute(cells, member.granted, covered, as_of, self.windows, self.begins(member.principal.account_id))
 
     def verdicts_of(self, member: Member, gap: PrincipalGap, as_of: int) -> list[Verdicts]:
         """The verdicts of a member with grants, one element a window."""
@@ -124,9 +149,9 @@ class Fleet:
         account = member.principal.account_id
         as_of = self.time_of(account, as_of)
         observable = self.observable(account)
-        covered = self.coverage.since_of(account)
+        covered, begins = self.coverage.since_of(account), self.begins(account)
         return [
-            judge(member.granted, used, observable, covered, as_of, window.seconds)
+            judge(member.granted, used, observable, covered, as_of, window.seconds, begins)
             for used, window in zip(gap.used, self.windows, strict=True)
         ]
 

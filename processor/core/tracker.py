@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from processor.core.catalogue import RISKS
 from processor.core.fleet import Fleet, Member
-from processor.core.gap import PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
+from processor.core.gap import Logging, PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
 from processor.core.report import count_not_granted, granted_services
 from processor.core.sessions import key_of
 from processor.core.usage import PrincipalUsage
@@ -101,6 +101,12 @@ class Tracker:
                     listed.discard(key)
                 self.changed.add(key)
 
+    def set_logging(self, account_id: str, logging: Logging) -> None:
+        """Take in what the trails of an account log now, which concerns all verdicts there."""
+        if logging != self.fleet.logging_of(account_id):
+            self.fleet.set_logging(account_id, logging)
+            self._judge_again(account_id)
+
     def hold(self, held: Mapping[str, int]) -> None:
         """Have the verdicts of these accounts, and of no others, stay as of a time: uses still close their gaps, but nothing
         lapses and nothing comes of age."""
@@ -137,8 +143,9 @@ class Tracker:
             if time_of < turn:
                 continue  # It is held, and all of its account is judged again when it no longer is.
             cells = {} if member.usage is None else member.usage.cells
-            covered = self.fleet.coverage.since_of(member.principal.account_id)
-            if advance(gap, cells, member.granted, covered, time_of, self.fleet.windows):
+            account_id = member.principal.account_id
+            covered, begins = self.fleet.coverage.since_of(account_id), self.fleet.begins(account_id)
+            if advance(gap, cells, member.granted, covered, time_of, self.fleet.windows, begins):
                 self.changed.add(key)
             heapq.heappush(self._turns, (gap.turns_at, key))
 

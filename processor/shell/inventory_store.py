@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from processor.core.catalogue import Catalogue
 from processor.core.fresh import Settled
+from processor.core.gap import Logging
 from processor.core.inventory import InventoryPrincipal
 from processor.core.sessions import shard_of
 from processor.shell.grants import pack_grants
@@ -44,6 +45,18 @@ def find_held(statuses: Mapping[str, AccountStatus]) -> dict[str, int]:
 
 def write_status(store: Store, account_id: str, status: AccountStatus) -> Command:
     return ("HSET", store.key(b"inventory"), account_id, msgspec.json.encode(status))
+
+
+async def load_logging(store: Store) -> dict[str, Logging]:
+    """What accounts were found to log."""
+    (answer,) = await store.read_many([("HGETALL", store.key(b"logging"))])
+    return {
+        account_id.decode(): msgspec.json.decode(packed, type=Logging) for account_id, packed in dict(answer).items()
+    }
+
+
+def write_logging(store: Store, account_id: str, logging: Logging) -> Command:
+    return ("HSET", store.key(b"logging"), account_id, msgspec.json.encode(logging))
 
 
 def write_settled(

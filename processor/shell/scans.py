@@ -6,25 +6,31 @@ from dataclasses import dataclass, field
 
 from processor.core.catalogue import Catalogue
 from processor.core.fleet import inventory_by_key
+from processor.core.gap import Logging
 from processor.core.iam_changes import Concern
 from processor.core.inventory import InventoryError, InventoryPrincipal, read_inventory
 from processor.core.organizations import Organization, OrganizationError, read_organization
+from processor.core.trails import build_logging
 from processor.shell.aws_accounts import Accounts, RolePlan
 from processor.shell.aws_errors import AwsError
 from processor.shell.iam import ALONE_MAX, Details, Looker, fetch_details
 from processor.shell.organizations import FoundOrganization, fetch_organization
+from processor.shell.tables import load_logged_types
+from processor.shell.trails import LoggingPlan, fetch_trails
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryPlan:
     """What `--inventory-from aws` was told. No `accounts`: our own, or all of the organization (`from_organization`, which also
-    reads its SCPs and RCPs). `known` are organizations from files, `refresh_seconds` the time from one look to the next."""
+    reads its SCPs and RCPs). `known` are organizations from files, `refresh_seconds` the time from one look to the next;
+    without `logging` what is logged is not read."""
 
     accounts: tuple[str, ...] = ()
     from_organization: bool = False
     role: RolePlan = field(default_factory=RolePlan)
     refresh_seconds: int = 6 * 3_600
     known: tuple[Organization, ...] = ()
+    logging: LoggingPlan | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +81,12 @@ class Scanner:
                 return Looked(concerns=frozenset(found), too_many=True)
             await looker.read(sorted(found))
         return Looked([looker.details], frozenset(looker.gone), frozenset(found))
+
+    async def find_logging(self, account_id: str) -> Logging:
+        """What an account logs, as far as its trails and rules say. Raises AwsError."""
+        assert self.plan.logging is not None  # noqa: S101 - asked for only where it is planned
+        found = await fetch_trails(self.accounts, account_id, self.plan.logging)
+        return build_logging(self._catalogue, found.trails, found.regions, load_logged_types(), found.rules)
 
     def build(self, account_id: str, documents: Sequence[Details]) -> dict[int, InventoryPrincipal]:
         """The principals of an account's details; a later document counts more. Raises AwsError for what AWS never says."""

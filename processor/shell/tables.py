@@ -15,6 +15,7 @@ import msgspec
 from processor.core.actions import KINDS, ActionRules, EventRow, ProofRow
 from processor.core.catalogue import OBSERVABILITY, RISKS, Catalogue, build_catalogue
 from processor.core.iam_changes import CONCERNS, ChangeRow, ChangeTable, index_changes
+from processor.core.trails import DataTypes
 
 ACCESS_LEVEL_OVERLAY = {
     "iam:CreateAccessKey": "Permissions management, Write",
@@ -140,6 +141,12 @@ def load_changes() -> ChangeTable:
             raise TableError(f"iam_changes.tsv: {event_name} concerns {concerns}, none of {', '.join(CONCERNS)}")
         rows.append(ChangeRow(event_source, event_name, concerns, tuple(where.split("|"))))
     return index_changes(rows)
+
+
+@cache
+def load_logged_types() -> DataTypes:
+    """Which actions a trail shows that logs data events of a resource type."""
+    return {kind: (service, split_names(names)) for kind, service, names in read_table("data_event_types", 3)}
 
 
 def read_table(name: str, columns: int) -> Iterator[tuple[str, ...]]:
