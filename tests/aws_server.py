@@ -83,8 +83,8 @@ class MotoServer:
 
 
 class FaultyAws:
-    """Passes calls on to a server, but for those that `faults` name: operation, or account and operation -> error code. `calls`
-    are the operations asked for, in order."""
+    """Passes calls on to a server, but for those that `faults` name: operation, or account and operation -> error code, or
+    `<html>` for a page. `calls` are the operations asked for, in order."""
 
     def __init__(self, server: MotoServer) -> None:
         self.faults: dict[str, str] = {}
@@ -135,6 +135,8 @@ class FaultyAws:
     def refuse(self, code: str, headers: dict[str, str]) -> tuple[int, str, bytes]:
         """An error as the protocol of the call has it."""
         status = 400 if code.startswith("Throttling") else 403
+        if code == "<html>":
+            return 404, "text/html", b"<!doctype html><title>Not here</title>"
         if "json" in headers.get("Content-Type", ""):
             return status, "application/x-amz-json-1.1", json.dumps({"__type": code, "message": "not for you"}).encode()
         text = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>not for you</Message></Error></ErrorResponse>"

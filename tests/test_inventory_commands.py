@@ -147,3 +147,13 @@ def test_usage_is_said_before_anything_is_asked(gapwatch: Gapwatch, tmp_path: Pa
     ran = gapwatch("run", "--source", tmp_path, "--from-organization")
     assert ran.code == 2
     assert "--inventory-from aws" in ran.stderr
+
+
+def test_an_endpoint_that_is_not_aws(
+    tmp_path: Path, gapwatch: Gapwatch, faulty_aws: FaultyAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty_aws.faults["GetCallerIdentity"] = "<html>"
+    ran = gapwatch("inventory", "fetch", "--out", tmp_path)
+    assert ran.code == 2
+    assert ran.stderr.count("\n") == 1, ran.stderr
+    assert "does not answer as AWS does" in ran.stderr

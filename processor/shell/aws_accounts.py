@@ -27,6 +27,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 from botocore.exceptions import ConnectionError as AwsConnectionError
+from botocore.parsers import ResponseParserError
 
 from processor.core.records import AUTHENTICATION_ERRORS, AUTHORIZATION_ERRORS
 from processor.shell.aws_errors import AwsError
@@ -82,6 +83,10 @@ def explain_error(error: Exception, call: str, account_id: str, endpoint: str = 
     if isinstance(error, HTTPClientError | AwsConnectionError | OSError):
         named = f" at {endpoint}" if endpoint and endpoint not in str(error) else ""
         return AwsError("unreachable", call, account_id, f"{where}: AWS{named} cannot be reached: {error}")
+    if isinstance(error, ResponseParserError):
+        return AwsError(
+            "failed", call, account_id, f"{where}: {endpoint or 'the endpoint'} does not answer as AWS does"
+        )
     return AwsError("failed", call, account_id, f"{where} failed: {error}")
 
 
@@ -115,7 +120,7 @@ class AwsClient:
         await self._pacer.wait()
         try:
             answer: Json = await getattr(self._client, xform_name(operation))(**parameters)
-        except (BotoCoreError, ClientError, OSError) as error:
+        except (BotoCoreError, ClientError, ResponseParserError, OSError) as error:
             endpoint = str(self._client.meta.endpoint_url)
             raise explain_error(error, f"{self._service}:{operation}", self.account_id, endpoint) from error
         return answer
