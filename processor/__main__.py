@@ -154,6 +154,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
         from processor.core.explain import UnknownActionError
         from processor.core.inventory import InventoryError
         from processor.core.organizations import OrganizationError
+        from processor.core.reference import ReferenceRefused
         from processor.replay import AsOfError
         from processor.shell.aws_errors import AwsError
         from processor.shell.files import SourceError
@@ -172,6 +173,7 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
             StoreRefused,
             UnknownActionError,
             AwsError,
+            ReferenceRefused,
         ) as error:
             warn(str(error))
             code = 2
@@ -192,7 +194,12 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
 class LazyGroup(click.Group):
     """Imports the commands of `GROUPS` when they are called or listed: most runs need none of them."""
 
-    GROUPS: ClassVar = {"inventory": "processor.inventory_commands", "topics": "processor.topic_commands"}
+    GROUPS: ClassVar = {
+        "catalogue": "processor.catalogue_commands",
+        "export": "processor.export_command",
+        "inventory": "processor.inventory_commands",
+        "topics": "processor.topic_commands",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.GROUPS])

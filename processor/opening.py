@@ -23,7 +23,7 @@ from processor.pipeline import Pipeline
 from processor.settings import Settings
 from processor.shell.embedded import EmbeddedRedis, find_socket, start_redis
 from processor.shell.grants import load_grants
-from processor.shell.inventory_store import find_held, load_logging, load_statuses
+from processor.shell.inventory_store import find_held, load_logging, load_statuses, say_catalogue_moved
 from processor.shell.redis import Command, Store, StoreBusy
 from processor.shell.state import State
 from processor.shell.tables import load_action_rules, load_catalogue
@@ -75,7 +75,8 @@ class RejectLog:
 @dataclass(slots=True)
 class Opened:
     """An open store with the parts that write it. `inventory` is by principal key; `known` are its principals by unique id, which
-    the pipeline resolves records by that give no ARN; `held` and `logging` what is known of accounts by reading them from AWS."""
+    the pipeline resolves records by that give no ARN; `held` and `logging` what is known of accounts by reading them from AWS;
+    `moved` what another catalogue than the store's moves, in words."""
 
     catalogue: Catalogue
     store: Store
@@ -83,6 +84,7 @@ class Opened:
     pipeline: Pipeline
     inventory: dict[int, InventoryPrincipal]
     rejects: RejectLog
+    moved: str = ""
     known: dict[str, Principal] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     logging: dict[str, Logging] = field(default_factory=dict)
@@ -190,4 +192,5 @@ async def load_opened(
     await state.load()
     held = find_held(await load_statuses(store))
     logging = await load_logging(store)
-    return Opened(catalogue, store, state, pipeline, inventory, RejectLog(), known, held, logging)
+    moved = await say_catalogue_moved(store, catalogue)
+    return Opened(catalogue, store, state, pipeline, inventory, RejectLog(), moved, known, held, logging)

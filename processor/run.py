@@ -85,7 +85,10 @@ class Runner:
         opened = self.opened = await load_opened(self._store, order.settings, horizon, fresh=order.inventory)
         commands = write_grants(self._store, opened.catalogue, opened.inventory, order.inventory, int(clock()))
         commands += opened.release_held(order.inventory)
-        commands.append(("HSET", self._store.key(b"meta"), "settings", dump_settings(order.settings), "as_of", "0"))
+        meta = ("settings", dump_settings(order.settings), "as_of", "0", "catalogue", opened.catalogue.version)
+        commands.append(("HSET", self._store.key(b"meta"), *meta))
+        if opened.moved:
+            self._warn(opened.moved)
         await opened.state.flush(commands)
         usages = opened.ledger.principals.values()
         fleet = opened.build_fleet(order.settings, None)

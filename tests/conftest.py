@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -69,15 +70,15 @@ def cloudtrail(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def gapwatch() -> Gapwatch:
-    """Runs `gapwatch ARGS` to its end; `given` is what stdin holds."""
+    """Runs `gapwatch ARGS` to its end; `given` is what stdin holds, `environment` what is set besides."""
 
-    def run(*args: object, given: bytes = b"") -> Ran:
+    def run(*args: object, given: bytes = b"", environment: Mapping[str, str] = MappingProxyType({})) -> Ran:
         done = subprocess.run(
             [sys.executable, "-m", "processor", *map(str, args)],
             input=given,
             capture_output=True,
             timeout=RUN_SECONDS_MAX,
-            env=build_environment(),
+            env=build_environment() | environment,
             check=False,
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -19,6 +19,8 @@ from processor.core.sessions import shard_of
 from processor.shell.grants import pack_grants
 from processor.shell.redis import Command, Store
 
+SHOWN_MAX = 20
+
 
 class AccountStatus(Struct, frozen=True):
     """What is known of the inventory of an account; times in seconds since 1970."""
@@ -45,6 +47,28 @@ def find_held(statuses: Mapping[str, AccountStatus]) -> dict[str, int]:
 
 def write_status(store: Store, account_id: str, status: AccountStatus) -> Command:
     return ("HSET", store.key(b"inventory"), account_id, msgspec.json.encode(status))
+
+
+async def say_catalogue_moved(store: Store, catalogue: Catalogue) -> str:
+    """What another catalogue than the one that the store was last written with moves, in words; empty where it is the same one."""
+    (version,) = await store.read_many([("HGET", store.key(b"meta"), "catalogue")])
+    if not version or version.decode() == catalogue.version:
+        return ""
+    (packed,) = await store.read_many([("HGET", store.key(b"catalogues"), version)])
+    before = zlib.decompress(packed).decode().split("\n") if packed else []
+    known = {name.lower() for name in before}
+    added = [name for name in catalogue.names if name.lower() not in known] if before else []
+    gone = [name for name in before if name.lower() not in catalogue.lower]
+    return (
+        f"the store was written with catalogue {version.decode()}, this is {catalogue.version}: "
+        f"{_name_some('added', added)}, {_name_some('gone', gone)}. Verdicts of these move; added ones are granted to nobody "
+        "before the next inventory, and are as old as that"
+    )
+
+
+def _name_some(what: str, names: list[str]) -> str:
+    shown = ", ".join(names[:SHOWN_MAX])
+    return f"{len(names)} {what}" + (f" ({shown}{', …' if len(names) > SHOWN_MAX else ''})" if names else "")
 
 
 async def load_logging(store: Store) -> dict[str, Logging]:
