@@ -84,10 +84,11 @@ class MotoServer:
 
 class FaultyAws:
     """Passes calls on to a server, but for those that `faults` name: operation, or account and operation -> error code, or
-    `<html>` for a page. `calls` are the operations asked for, in order."""
+    `<html>` for a page, and for each n-th by `every`: error code -> n. `calls` are the operations asked for, in order."""
 
     def __init__(self, server: MotoServer) -> None:
         self.faults: dict[str, str] = {}
+        self.every: dict[str, int] = {}
         self.calls: list[str] = []
         self.roles: dict[str, str] = {}
         faulty = self
@@ -102,6 +103,7 @@ class FaultyAws:
                 account = faulty.find_account(dict(self.headers.items()), body)
                 faulty.calls.append(operation)
                 code = faulty.faults.get(f"{account}:{operation}") or faulty.faults.get(operation)
+                code = code or next((each for each, n in faulty.every.items() if len(faulty.calls) % n == 0), None)
                 status, kind, answer = (
                     faulty.refuse(code, dict(self.headers.items())) if code else self.forward(server.port, body)
                 )
