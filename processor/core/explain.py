@@ -39,6 +39,8 @@ def find_members(fleet: Fleet, wanted: str) -> list[Member]:
 def build_explanation(fleet: Fleet, member: Member, names: Sequence[str], action: str | None, as_of: int) -> Json:
     """The evidence for all verdicts of a principal, or for one action's (any case)."""
     account = member.principal.account_id
+    # The verdicts of an account whose inventory cannot be read are of an earlier time.
+    as_of = fleet.time_of(account, as_of)
     covered = fleet.coverage.since_of(account)
     verdicts = [] if member.granted is None else fleet.verdicts_of(member, fleet.gap_of(member, as_of), as_of)
     found: Json = {
