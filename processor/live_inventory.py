@@ -10,6 +10,7 @@ from processor.core.fresh import Change, Fresh, find_holders, settle_fresh
 from processor.core.gap import Logging
 from processor.core.iam_changes import ChangeTable, Concern, read_change
 from processor.core.intake import Intake
+from processor.core.inventory import InventoryPrincipal
 from processor.core.tracker import Tracker
 from processor.core.trails import date_logging
 from processor.opening import Opened
@@ -48,6 +49,9 @@ class LiveInventory:
         self._refresher = Refresher(plan, opened.catalogue, clock)
         self._moved: list[int] = []
         self._relogged: dict[str, Logging] = {}
+        self._by_account: dict[str, dict[int, InventoryPrincipal]] = {}
+        for key, found in opened.inventory.items():
+            self._by_account.setdefault(found.account_id, {})[key] = found
         self._explicit = explicit
         self.statuses: dict[str, AccountStatus] = {}
         self.changes = 0
@@ -72,8 +76,9 @@ class LiveInventory:
         for concern, change in pairs:
             if concern.kind in ("policy", "group"):
                 shared.setdefault(concern, []).append(change)
-        for concern, principal in find_holders(self._opened.inventory.values(), shared):
-            pairs += ((principal, change) for change in shared[concern])
+        for account_id in {concern.account_id for concern in shared}:
+            for concern, principal in find_holders(self._by_account.get(account_id, {}).values(), shared):
+                pairs += ((principal, change) for change in shared[concern])
         self._refresher.note(pairs)
 
     def tell(self, tracker: Tracker, health: Health) -> None:
@@ -97,7 +102,11 @@ class LiveInventory:
                 commands += self._note_logging(found)
                 continue
             status = self.statuses.get(found.account_id, AccountStatus())
-            each = settle_fresh(self._opened.inventory, found, status.first or None)
+            known = self._by_account.setdefault(found.account_id, {})
+            each = settle_fresh(known, found, status.first or None)
+            known.update(each.set)
+            for key in each.removed:
+                del known[key]
             commands += write_settled(self._opened.store, self._opened.catalogue, self._opened.inventory, [each])
             self._moved += (*each.removed, *each.set)
             # Records that give no ARN are resolved by unique id.
