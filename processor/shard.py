@@ -256,15 +256,15 @@ class Shard:
         for usage, actions in changed:
             self.tracker.apply_uses(usage, actions, now)
         new_grants, self._new_grants = self._new_grants, {}
-        for key, (_, found) in new_grants.items():
-            self.tracker.apply_grants(key, lambda key=key, found=found: self._put_grants(key, found))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+        self.tracker.apply_grants(new_grants, lambda: self._put_grants(new_grants))
         return self.advance()
 
-    def _put_grants(self, key: int, found: InventoryPrincipal | None) -> None:
-        if found is None:
-            self.inventory.pop(key, None)
-        else:
-            self.inventory[key] = found
+    def _put_grants(self, new_grants: Mapping[int, tuple[bytes, InventoryPrincipal | None]]) -> None:
+        for key, (_, found) in new_grants.items():
+            if found is None:
+                self.inventory.pop(key, None)
+            else:
+                self.inventory[key] = found
 
     def describe(self) -> Iterator[Command]:
         """What a flush stores beside the state: how far the shard is, as it is in the step in which its cells are written."""

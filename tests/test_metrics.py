@@ -36,6 +36,7 @@ from processor.core.watch import Watch, Watching
 from processor.shell.feeds import FeedHealth
 from processor.shell.gap_text import GapText
 from processor.shell.http import Server
+from processor.shell.inventory_store import AccountStatus
 from processor.shell.metrics import (
     CATALOGUE,
     ROWS,
@@ -139,6 +140,10 @@ def make_full_scene() -> Scene:
     scene.flush_seconds.observe(0.002)
     kinesis = FeedHealth("kinesis:trail", {("GetRecords", "SlowDown"): 2}, "throttled")
     scene.health.feeds = [kinesis, FeedHealth("reconcile:logs", compared={"missed": 3}, compared_until=NOW)]
+    scene.health.inventory = {
+        ACCOUNT: AccountStatus(NOW - 9, NOW),
+        "organization": AccountStatus(failed=NOW, why="denied"),
+    }
     return scene
 
 
@@ -418,3 +423,24 @@ async def test_gzip_and_plain_answers_are_equal() -> None:
                 assert (answer.status, await answer.read()) == (503, b"loading\n")
     finally:
         await server.stop()
+
+
+def test_accounts_that_cannot_be_read_are_told_with_the_age_of_what_is_known() -> None:
+    scene = make_full_scene()
+    assert scene.values("gapwatch_inventory_timestamp_seconds", "account") == {(ACCOUNT,): NOW - DAY}
+    assert scene.values("gapwatch_inventory_failed", "account") == {(ACCOUNT,): 0, ("organization",): 1}
+
+
+def test_a_principal_that_is_gone_has_no_series_any_more() -> None:
+    """One that no inventory has and that was never used; one that was used keeps its name, without a gap."""
+    scene = Scene([build_holding(each, SMALL.all_mask) for each in (BUILDER, FAR)])
+    scene.use(BUILDER, "ec2:RunInstances")
+    assert scene.values("gapwatch_gap_index", "principal", window="7d").keys() == {(BUILDER.arn,), (FAR.arn,)}
+    assert scene.values("gapwatch_service_unused_grants", "account", service="s3", window="7d")
+    inventory = scene.tracker.fleet._inventory
+    assert isinstance(inventory, dict)
+    inventory.clear()
+    scene.tracker.apply_grants([key_of(BUILDER), key_of(FAR)])
+    assert scene.values("gapwatch_gap_index", "principal") == {}
+    assert scene.values("gapwatch_service_unused_grants", "account") == {}
+    assert len(scene.tracker) == 1
