@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import click
 
 from processor.core.records import parse_time
+from processor.inventory_commands import choose_aws_inventory, start_plan
 from processor.opening import Place
 from processor.settings import Settings, SettingsError, read_settings
 from processor.source_options import SourceOrder, choose_sources
@@ -152,7 +153,9 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
         from processor.core.explain import UnknownActionError
         from processor.core.inventory import InventoryError
         from processor.core.organizations import OrganizationError
+        from processor.core.reference import ReferenceRefused
         from processor.replay import AsOfError
+        from processor.shell.aws_errors import AwsError
         from processor.shell.files import SourceError
         from processor.shell.redis import StoreBusy, StoreError, StoreRefused
         from processor.shell.terminal import silence_output
@@ -168,6 +171,8 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
             StoreBusy,
             StoreRefused,
             UnknownActionError,
+            AwsError,
+            ReferenceRefused,
         ) as error:
             warn(str(error))
             code = 2
@@ -190,6 +195,9 @@ class LazyGroup(click.Group):
 
     GROUPS: ClassVar = {
         "backfill": "processor.backfill_command",
+        "catalogue": "processor.catalogue_commands",
+        "export": "processor.export_command",
+        "inventory": "processor.inventory_commands",
         "topics": "processor.topic_commands",
         "intake": "processor.fleet_commands",
         "ledger": "processor.fleet_commands",
@@ -290,6 +298,7 @@ def explain(
 @main.command()
 @choose_sources
 @choose_inventory
+@choose_aws_inventory
 @choose_settings
 @click.option("--host", metavar="ADDRESS", help="Where to serve /metrics. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Its port; 0 takes a free one. Default: 9464.")
@@ -313,6 +322,7 @@ def run(
     alertmanager: str | None,
     url: str | None,
     folder: Path | None,
+    inventory_plan: Any,
     **narrowing: Any,
 ) -> int:
     """Follow files and streams as they grow, and serve the gap as metrics and as a page until SIGTERM.
@@ -336,6 +346,7 @@ def run(
     inventory = read_inventories(inventories, organizations, warn)
     order = RunOrder(tuple(paths), settings, inventory, watching, find_inventory_time(inventories))
     order.pusher = build_pusher(settings.alerts, warn)
+    order.start_inventory = start_plan(inventory_plan, tuple(organizations), settings.logging)
     place = choose_place(url, folder)
 
     def say_url(at: str) -> None:

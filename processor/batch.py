@@ -55,6 +55,8 @@ async def run_replay(order: ReplayOrder, place: Place, style: Style, warn: Calla
         until = TIME_MAX if order.as_of is None else order.as_of
         opened = await load_opened(store, order.settings, horizon, until=until, fresh=fresh)
         check_as_of(opened, order.as_of)
+        if opened.moved:
+            warn(opened.moved)
         with show_progress(sources) as step, collect_seldom():
             await Replay(opened, warn, step).read(sources)
         as_of = choose_as_of(opened, order, warn)
@@ -120,9 +122,11 @@ async def finish(opened: Opened, order: ReplayOrder, fresh: dict[int, InventoryP
     commands += write_inventory_times(
         opened.store, dict.fromkeys({found.account_id for found in fresh.values()}, taken)
     )
+    commands += opened.release_held(fresh)
     known = {
         "as_of": str(as_of),
         "settings": dump_settings(order.settings),
+        "catalogue": opened.catalogue.version,
         "covered_since": "" if order.covered_since is None else str(order.covered_since),
     }
     pairs = [part for pair in known.items() for part in pair]
@@ -212,6 +216,8 @@ async def open_for_reading(store: Store, as_of: int | None, warn: Callable[[str]
         raise StoreRefused(f"the store at {store.where} is empty: fill it by replay or run first")
     settings = load_settings(meta["settings"]) if "settings" in meta else Settings()
     opened = await load_opened(store, settings, Horizon(), reading=True)
+    if opened.moved:
+        warn(opened.moved)
     check_as_of(opened, as_of)
     time_of = as_of or max(int(meta.get("as_of") or 0), opened.pipeline.tally.newest) or int(time.time())
     covered = meta.get("covered_since")

@@ -142,8 +142,9 @@ async def _own_shards(
     watching = read_watching(order.settings.alerts)
     await enter_kafka_mode(store)
     catalogue = load_catalogue()
+    known = {"settings": dump_settings(order.settings), "catalogue": catalogue.version}
     await store.persist(
-        lambda: store.client.hset(store.key(b"meta"), mapping={"settings": dump_settings(order.settings)}),
+        lambda: store.client.hset(store.key(b"meta"), mapping=known),
         "store settings",
     )
     await write_catalogue(store, catalogue)

@@ -12,15 +12,19 @@ from processor.core.actions import ActionMap, ActionRules
 from processor.core.catalogue import Catalogue
 from processor.core.compiled import holds_member
 from processor.core.fleet import Coverage, Fleet, known_by_id
+from processor.core.gap import Logging
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
+from processor.core.principals import Principal
 from processor.core.records import TIME_MAX, Rejected
 from processor.core.sessions import Scope
 from processor.pipeline import Pipeline
 from processor.settings import Settings
+from processor.shell.commands import Command
 from processor.shell.embedded import EmbeddedRedis, find_socket, start_redis
 from processor.shell.grants import load_grants
+from processor.shell.inventory_store import find_held, load_logging, load_statuses, say_catalogue_moved
 from processor.shell.modes import check_drained, leave_kafka_mode, read_parts
 from processor.shell.redis import Store, StoreBusy
 from processor.shell.state import State
@@ -72,7 +76,9 @@ class RejectLog:
 
 @dataclass(slots=True)
 class Opened:
-    """An open store with the parts that write it. `inventory` is by principal key."""
+    """An open store with the parts that write it. `inventory` is by principal key; `known` are its principals by unique id, which
+    the pipeline resolves records by that give no ARN; `held` and `logging` what is known of accounts by reading them from AWS;
+    `moved` what another catalogue than the store's moves, in words."""
 
     catalogue: Catalogue
     store: Store
@@ -80,6 +86,10 @@ class Opened:
     pipeline: Pipeline
     inventory: dict[int, InventoryPrincipal]
     rejects: RejectLog
+    moved: str = ""
+    known: dict[str, Principal] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    logging: dict[str, Logging] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Ledger:
@@ -90,9 +100,16 @@ class Opened:
         cells = (cell.last for usage in self.ledger.principals.values() for cell in usage.cells.values())
         return max(cells, default=0)
 
+    def release_held(self, fresh: Mapping[int, InventoryPrincipal]) -> list[Command]:
+        """Hold the accounts no longer whose inventory a file gives; returns what to write."""
+        given = {found.account_id for found in fresh.values()} & self.held.keys()
+        for account_id in given:
+            del self.held[account_id]
+        return [("HDEL", self.store.key(b"inventory"), *sorted(given))] if given else []
+
     def build_fleet(self, settings: Settings, covered_since: int | None) -> Fleet:
         """All principals with their grants and usage, as the settings look at them."""
-        return Fleet(
+        fleet = Fleet(
             self.catalogue,
             settings.gap_windows,
             self.ledger.principals,
@@ -103,9 +120,11 @@ class Opened:
                 {part.number: part.accounts for part in self.state.parts} if self.state.is_divided else {},
                 {part.number: part.hole_end for part in self.state.parts if part.hole_end},
             ),
-            settings.logging_by_account,
+            {**self.logging, **settings.logging_by_account},
             settings.scope,
         )
+        fleet.held = dict(self.held)
+        return fleet
 
 
 @asynccontextmanager
@@ -185,4 +204,7 @@ async def load_opened(
         await state.flush(leave_kafka_mode(store, state.parts, pipeline.tally.newest, accept_hole=accept_hole))
         state.parts = await read_parts(store)
         state.is_divided = False
-    return Opened(catalogue, store, state, pipeline, inventory, RejectLog())
+    held = find_held(await load_statuses(store))
+    logging = await load_logging(store)
+    moved = await say_catalogue_moved(store, catalogue)
+    return Opened(catalogue, store, state, pipeline, inventory, RejectLog(), moved, known, held, logging)

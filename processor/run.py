@@ -77,10 +77,14 @@ async def hold_once(
     claim.result()
     health.why_not = "loading"
     runner = Runner(order, store, health, warn)
-    await runner.load()
-    held.runner = runner
-    async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn):
-        await runner.follow(stopping, flush_seconds)
+    try:
+        await runner.load()
+        held.runner = runner
+        async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn):
+            await runner.follow(stopping, flush_seconds)
+    finally:
+        if runner.live is not None:
+            runner.live.stop()
 
 
 def make_server(order: RunOrder, health: Health, held: Held) -> tuple[Server, Histogram]:

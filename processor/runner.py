@@ -4,8 +4,9 @@ import asyncio
 import gc
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from prometheus_client import Histogram
 
@@ -20,6 +21,7 @@ from processor.opening import Opened, load_opened
 from processor.page.reading import Look
 from processor.rejecting import FUTURE_SECONDS_MAX, RejectRatio
 from processor.settings import Settings, dump_settings
+from processor.shell.commands import Command
 from processor.shell.durable import Acknowledger
 from processor.shell.feeds import Feed, Merged, OpenFeed, Slice
 from processor.shell.follow import FileFeed
@@ -31,6 +33,12 @@ from processor.shell.push import Pusher
 from processor.shell.redis import RENEW_SECONDS, Store
 from processor.shell.watch_text import WatchText
 from processor.stopping import Warn
+
+if TYPE_CHECKING:
+    from processor.live_inventory import (  # with them AWS' client is loaded: not for nothing
+        LiveInventory,
+        StartInventory,
+    )
 
 QUIET_SECONDS = 0.05
 """Where nothing more is there to be applied, what was applied waits no longer for its flush."""
@@ -59,6 +67,7 @@ class RunOrder:
     links: Mapping[str, str] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
     feeds: tuple[OpenFeed, ...] = ()
+    start_inventory: "StartInventory | None" = None
 
     def open_feeds(self, positions: Mapping[bytes, bytes]) -> list[Feed]:
         """Raises SourceError for a path that is not there."""
@@ -81,6 +90,7 @@ class Runner:
         self.watch_text: WatchText | None = None
         self.inventoried: dict[str, int] = {}
         self.opened: Opened | None = None
+        self.live: LiveInventory | None = None
         self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
         self._receipts: list[tuple[Feed, tuple[object, ...]]] = []
         self._applied = False
@@ -95,8 +105,11 @@ class Runner:
         taken = int(clock()) if order.inventory_time is None else order.inventory_time
         fresh_times = dict.fromkeys({found.account_id for found in order.inventory.values()}, taken)
         self.inventoried = {**await load_inventory_times(self._store), **fresh_times}
-        commands += write_inventory_times(self._store, fresh_times)
-        commands.append(("HSET", self._store.key(b"meta"), "settings", dump_settings(order.settings), "as_of", "0"))
+        commands += [*write_inventory_times(self._store, fresh_times), *opened.release_held(order.inventory)]
+        meta = ("settings", dump_settings(order.settings), "as_of", "0", "catalogue", opened.catalogue.version)
+        commands.append(("HSET", self._store.key(b"meta"), *meta))
+        if opened.moved:
+            self._warn(opened.moved)
         await opened.state.flush(commands)
         usages = opened.ledger.principals.values()
         fleet = opened.build_fleet(order.settings, None)
@@ -108,6 +121,9 @@ class Runner:
         self.board = Board(window.label for window in fleet.windows)
         self.text = GapText(self.tracker, note=self.board.note, forget=self.board.forget)
         self.watch_text = WatchText(self.tracker, self.watch, order.watching.exemptions, self.inventoried)
+        if order.start_inventory is not None:
+            self.live = await order.start_inventory(opened, self._warn, clock)
+            self._follow_inventory()
         await self._refresh_text()
         # What is loaded is here to stay: a collection that walks over all of it would hold everything up for 0.3 s and more.
         gc.unfreeze()
@@ -157,17 +173,19 @@ class Runner:
         assert self.opened is not None  # noqa: S101 - load came before
         self.opened.pipeline.intake.future = int(self._order.clock()) + FUTURE_SECONDS_MAX
         apply_slice(self.opened, feed, found, self._warn)
+        if self.live is not None and self.opened.pipeline.intake.changes:
+            self.live.note(self.opened.pipeline.intake)
         if found.receipts:
             self._receipts.append((feed, found.receipts))
         self._applied = True
         self._ratio.check(self.opened.pipeline.tally, self.opened.rejects)
 
-    async def _store_applied(self, acknowledger: Acknowledger) -> None:
-        """Flush, and let the feeds know what is stored."""
+    async def _store_applied(self, acknowledger: Acknowledger, commands: Iterable[Command] = ()) -> None:
+        """Flush, `commands` with it, and let the feeds know what is stored."""
         assert self.opened is not None  # noqa: S101 - as above
         receipts, self._receipts = self._receipts, []
         self._applied = False
-        await self.opened.state.flush()
+        await self.opened.state.flush(commands)
         acknowledger.note_flushed(receipts)
 
     async def _flush(self, merged: Merged, acknowledger: Acknowledger, flush_seconds: Histogram) -> None:
@@ -177,21 +195,34 @@ class Runner:
         assert self.watch is not None  # noqa: S101 - load came before
         clock = self._order.clock
         changed = [(usage, list(usage.dirty)) for usage in self.opened.ledger.dirty]
-        if self._applied or changed or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
+        commands = self.live.take() if self.live is not None else []
+        if self._applied or changed or commands or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
             with flush_seconds.time():
-                await self._store_applied(acknowledger)
+                await self._store_applied(acknowledger, commands)
             self.health.flushed_at = clock()
         self.health.waiting = False
         now = int(clock())
         as_of = merged.find_as_of(self.opened.pipeline.tally.newest, now)
         # Coverage comes first: it says which first uses are of principals that are learning.
         self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
+        self._follow_inventory()
         span = (self.tracker.as_of, max(as_of, self.tracker.as_of))
         for usage, actions in changed:
             self.tracker.apply_uses(usage, actions, now)
             self.watch.apply_uses(usage, actions, span, now)
         self.tracker.advance(as_of)
         await self._refresh_text()
+
+    def _follow_inventory(self) -> None:
+        """Let the gaps and what is told follow what was read of AWS, once it is stored."""
+        assert self.tracker is not None  # noqa: S101 - load came before
+        assert self.watch is not None  # noqa: S101 - load came before
+        if self.live is None:
+            return
+        self.watch.note_grants(self.live.tell(self.tracker, self.health), int(self._order.clock()))
+        for account_id, status in self.live.statuses.items():
+            if status.read:
+                self.inventoried[account_id] = max(status.read, self.inventoried.get(account_id, 0))
 
     def members(self) -> list[bytes]:
         """The gap's metrics and those beside it as gzip members; nothing while nothing is loaded."""

@@ -7,7 +7,6 @@ metrics and topic `gap-changes` follow what is stored, never what is only in mem
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from struct import Struct as Packer
 
 import msgspec
@@ -258,15 +257,15 @@ class Shard:
         for usage, actions in changed:
             self.tracker.apply_uses(usage, actions, now)
         new_grants, self._new_grants = self._new_grants, {}
-        for key, (_, found) in new_grants.items():
-            self.tracker.apply_grants(key, partial(self._put_grants, key, found))
+        self.tracker.apply_grants(new_grants, lambda: self._put_grants(new_grants))
         return self.advance(tell=tell)
 
-    def _put_grants(self, key: int, found: InventoryPrincipal | None) -> None:
-        if found is None:
-            self.inventory.pop(key, None)
-        else:
-            self.inventory[key] = found
+    def _put_grants(self, new_grants: Mapping[int, tuple[bytes, InventoryPrincipal | None]]) -> None:
+        for key, (_, found) in new_grants.items():
+            if found is None:
+                self.inventory.pop(key, None)
+            else:
+                self.inventory[key] = found
 
     def describe(self) -> Iterator[Command]:
         """What a flush stores beside the state: how far the shard is, as it is in the step in which its cells are written."""

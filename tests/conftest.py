@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
+from aws_server import FaultyAws, MotoServer
 from brokers import MeshBroker, SecureKafka, find_missing
 
 ROOT = Path(__file__).parent.parent
@@ -68,15 +70,15 @@ def cloudtrail(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def gapwatch() -> Gapwatch:
-    """Runs `gapwatch ARGS` to its end; `given` is what stdin holds."""
+    """Runs `gapwatch ARGS` to its end; `given` is what stdin holds, `environment` what is set besides."""
 
-    def run(*args: object, given: bytes = b"") -> Ran:
+    def run(*args: object, given: bytes = b"", environment: Mapping[str, str] = MappingProxyType({})) -> Ran:
         done = subprocess.run(
             [sys.executable, "-m", "processor", *map(str, args)],
             input=given,
             capture_output=True,
             timeout=RUN_SECONDS_MAX,
-            env=build_environment(),
+            env=build_environment() | environment,
             check=False,
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -101,3 +103,38 @@ def mesh_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshBroker
     """One broker in memory for all quick tests; each has topics of its own."""
     with MeshBroker(tmp_path_factory.mktemp("mesh") / "broker") as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoServer]:
+    """One server that speaks AWS' protocols, for all tests; see `aws`."""
+    with MotoServer() as server:
+        yield server
+
+
+@pytest.fixture
+def aws(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> MotoServer:
+    """The server with nothing in it, and the environment by which every AWS client of the test finds it."""
+    moto.reset()
+    set_aws_environment(monkeypatch, moto.url)
+    return moto
+
+
+@pytest.fixture
+def faulty_aws(aws: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyAws]:
+    """The same behind a proxy that refuses what a test says."""
+    proxy = FaultyAws(aws)
+    set_aws_environment(monkeypatch, proxy.url)
+    yield proxy
+    proxy.close()
+
+
+def set_aws_environment(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)

@@ -132,3 +132,14 @@ def test_rows_come_with_the_metrics_and_are_the_same_numbers() -> None:
     for told, counted in zip(row.windows, counts, strict=True):
         assert {name: getattr(told, name) for name in counted.verdicts} == counted.verdicts
         assert (told.gap_index, told.risks, told.granted) == (counted.index, counted.risks, SMALL.size)
+
+
+def test_who_is_gone_leaves_no_row_and_no_count() -> None:
+    board = make_board([(0, 0, 3.0, True)])
+    (row,) = find(board)[0].principals
+    key = int(row.key, 16)
+    board.note(key, Member(build_principal(row.name, row.account_id), None, None, None), make_counts(3, 1, 3.0))
+    board.forget(key)
+    board.forget(key)
+    assert (len(board), board.keys_of(row.arn), find(board)[0].principals) == (0, [], ())
+    assert board.default_window() == "30d"

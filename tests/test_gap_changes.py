@@ -55,12 +55,12 @@ def test_a_use_and_a_lapse_are_told_with_what_moved() -> None:
 def test_grants_that_come_and_go_are_told() -> None:
     tracker = build_tracker(1 << RUN)
     wider = build_holding(ROLE, 1 << RUN | 1 << CREATE_KEY, created=1)
-    tracker.apply_grants(KEY, partial(HELD.__setitem__, KEY, wider))
+    tracker.apply_grants([KEY], partial(HELD.__setitem__, KEY, wider))
     told = {message.window: message for message in (CODEC.decode(value) for _, value in take(tracker) if value)}
     assert told["7d"].moved == (Moved("iam:CreateAccessKey", None, "unused"),)
     assert told["30d"].moved == (Moved("iam:CreateAccessKey", None, "used"),)
     assert {message.why for message in told.values()} == {"grant"}
-    tracker.apply_grants(KEY, HELD.clear)
+    tracker.apply_grants([KEY], HELD.clear)
     assert [value for _, value in take(tracker)] == [None, None], "tombstones: it is used, but nothing is granted"
 
 

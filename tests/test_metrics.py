@@ -30,12 +30,13 @@ from processor.core.exemptions import read_exemptions
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
-from processor.core.sessions import DENIED, SUCCEEDED, key_of
+from processor.core.sessions import DENIED, SUCCEEDED, key_of, shard_of
 from processor.core.tracker import Tracker
 from processor.core.watch import Watch, Watching
 from processor.shell.feeds import FeedHealth
-from processor.shell.gap_text import GapText
+from processor.shell.gap_text import FirstUsesText, GapText
 from processor.shell.http import Server
+from processor.shell.inventory_store import AccountStatus
 from processor.shell.metrics import (
     CATALOGUE,
     ROWS,
@@ -139,6 +140,10 @@ def make_full_scene() -> Scene:
     scene.flush_seconds.observe(0.002)
     kinesis = FeedHealth("kinesis:trail", {("GetRecords", "SlowDown"): 2}, "throttled")
     scene.health.feeds = [kinesis, FeedHealth("reconcile:logs", compared={"missed": 3}, compared_until=NOW)]
+    scene.health.inventory = {
+        ACCOUNT: AccountStatus(NOW - 9, NOW),
+        "organization": AccountStatus(failed=NOW, why="denied"),
+    }
     return scene
 
 
@@ -418,3 +423,76 @@ async def test_gzip_and_plain_answers_are_equal() -> None:
                 assert (answer.status, await answer.read()) == (503, b"loading\n")
     finally:
         await server.stop()
+
+
+def test_accounts_that_cannot_be_read_are_told_with_the_age_of_what_is_known() -> None:
+    scene = make_full_scene()
+    assert scene.values("gapwatch_inventory_timestamp_seconds", "account") == {(ACCOUNT,): NOW - DAY}
+    assert scene.values("gapwatch_inventory_failed", "account") == {(ACCOUNT,): 0, ("organization",): 1}
+
+
+def test_a_principal_that_is_gone_has_no_series_any_more() -> None:
+    """One that no inventory has and that was never used; one that was used keeps its name, without a gap."""
+    scene = Scene([build_holding(each, SMALL.all_mask) for each in (BUILDER, FAR)])
+    scene.use(BUILDER, "ec2:RunInstances")
+    assert scene.values("gapwatch_gap_index", "principal", window="7d").keys() == {(BUILDER.arn,), (FAR.arn,)}
+    assert scene.values("gapwatch_service_unused_grants", "account", service="s3", window="7d")
+    inventory = scene.tracker.fleet._inventory
+    assert isinstance(inventory, dict)
+    inventory.clear()
+    scene.tracker.apply_grants([key_of(BUILDER), key_of(FAR)])
+    assert scene.values("gapwatch_gap_index", "principal") == {}
+    assert scene.values("gapwatch_service_unused_grants", "account") == {}
+    assert len(scene.tracker) == 1
+
+
+def test_several_trackers_are_one_text_and_one_that_is_removed_leaves_nothing() -> None:
+    scenes = [Scene([build_holding(each, SMALL.all_mask)]) for each in (BUILDER, FAR)]
+    first_uses, text = FirstUsesText(), GapText()
+    for scene, principal in zip(scenes, (BUILDER, FAR), strict=True):
+        scene.use(principal, "iam:CreateAccessKey")
+        text.add(scene.tracker)
+        first_uses.add(scene.tracker)
+
+    def read() -> str:
+        for _ in (*text.refresh(), *first_uses.refresh()):
+            pass
+        return gzip.decompress(b"".join([*text.members(), *first_uses.members()])).decode()
+
+    whole = read()
+    assert whole.count("# TYPE gapwatch_first_use_timestamp_seconds") == 1
+    for principal in (BUILDER, FAR):
+        assert f'gapwatch_gap_index{{account="{principal.account_id}"' in whole
+        assert f'gapwatch_service_unused_grants{{account="{principal.account_id}"' in whole
+        assert f'gapwatch_first_use_timestamp_seconds{{account="{principal.account_id}"' in whole
+    text.remove(scenes[1].tracker, shard_of(key_of(FAR)))
+    first_uses.remove(scenes[1].tracker)
+    rest = read()
+    assert FAR.account_id not in rest
+    assert f'gapwatch_first_use_timestamp_seconds{{account="{ACCOUNT}"' in rest
+
+
+def test_who_is_gone_from_the_inventory_learns_no_more_and_who_is_new_there_does() -> None:
+    scene = Scene([build_holding(YOUNG, 2, created=NOW - DAY)])
+    assert scene.values("gapwatch_learning_until_timestamp_seconds", "principal") == {(YOUNG.arn,): NOW + 6 * DAY}
+    inventory = scene.tracker.fleet._inventory
+    assert isinstance(inventory, dict)
+    inventory.clear()
+    inventory[key_of(BUILDER)] = build_holding(BUILDER, 2, created=NOW)
+    moved = [key_of(YOUNG), key_of(BUILDER)]
+    scene.tracker.apply_grants(moved)
+    scene.watch.note_grants(moved, NOW)
+    assert scene.values("gapwatch_learning_until_timestamp_seconds", "principal") == {(BUILDER.arn,): NOW + 7 * DAY}
+
+
+def test_grants_that_go_are_known_as_they_were_where_that_is_asked_for() -> None:
+    fleet = build_fleet(SMALL, build_ledger(), [build_holding(BUILDER, 6)], covered={ACCOUNT: NOW - 400 * DAY})
+    tracker = Tracker(fleet, [], NOW, keep_before=True)
+    key, inventory = key_of(BUILDER), fleet._inventory
+    assert isinstance(inventory, dict)
+    before = tracker.verdicts_of(key)
+    tracker.apply_grants([key], inventory.clear)
+    assert key not in tracker
+    assert (tracker.before[key].why, tracker.before[key].verdicts) == ("grant", before)
+    tracker.note_seen(ACCOUNT, SMALL.all_mask)
+    tracker.advance(NOW + 800 * DAY)

@@ -27,12 +27,14 @@ from hypothesis import strategies as st
 from processor.core import tracker as tracking
 from processor.core.catalogue import Catalogue
 from processor.core.fleet import Fleet
+from processor.core.fresh import Fresh, settle_fresh
 from processor.core.gap import Logging, PrincipalGap, Verdicts, recompute
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
 from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Session, key_of
 from processor.core.tracker import GapCounts, Tracker
+from processor.core.trails import date_logging
 from processor.core.usage import PrincipalUsage
 from processor.shell.embedded import EmbeddedRedis, start_redis
 from processor.shell.grants import date_grants, load_grants, write_grants
@@ -62,6 +64,8 @@ class World:
     as_of: int = NOW
     covered: dict[str, int] | None = None
     events: int = 0
+    held: dict[str, int] = field(default_factory=dict)
+    logging: dict[str, Logging] = field(default_factory=lambda: dict(LOGGING))
     tracker: Tracker = field(init=False)
     told: dict[int, list[GapCounts]] = field(default_factory=dict)
     sessions: dict[Principal, Session] = field(default_factory=dict)
@@ -70,9 +74,11 @@ class World:
         self.start(self.as_of)
 
     def build_fleet(self) -> Fleet:
-        return build_fleet(
-            SMALL, self.ledger, self.inventory.values(), windows=(7, 30), covered=self.covered, logging=LOGGING
+        fleet = build_fleet(
+            SMALL, self.ledger, self.inventory.values(), windows=(7, 30), covered=self.covered, logging=self.logging
         )
+        fleet.held = dict(self.held)
+        return fleet
 
     def start(self, as_of: int) -> None:
         self.tracker = Tracker(self.build_fleet(), self.ledger.principals.values(), as_of)
@@ -103,6 +109,27 @@ class World:
         self.inventory = held
         self.start(min(self.ledger.tally.newest, self.as_of))
 
+    def change_grants(self, fresh: Iterable[InventoryPrincipal], whole: bool) -> None:
+        """What a refresh brings while it runs: some principals, or (whole) an account with those that it no longer has."""
+        listed = {key_of(Principal(each.arn, each.unique_id, each.account_id, each.kind)): each for each in fresh}
+        taken = Fresh(ACCOUNT, self.as_of, whole, {k: each for k, each in listed.items() if each.account_id == ACCOUNT})
+        settled = settle_fresh(self.inventory, taken, None)
+        for held in (self.inventory, self.tracker.fleet._inventory):
+            assert isinstance(held, dict)
+            held.update(settled.set)
+            for key in settled.removed:
+                held.pop(key, None)
+        self.tracker.apply_grants([*settled.set, *settled.removed])
+
+    def set_logging(self, found: Logging) -> None:
+        self.logging[ACCOUNT] = date_logging(found, self.logging.get(ACCOUNT), self.as_of)
+        self.tracker.set_logging(ACCOUNT, self.logging[ACCOUNT])
+
+    def hold(self, back: int | None) -> None:
+        """An account's inventory cannot be read since then, or (None) it can again."""
+        self.held = {} if back is None else {ACCOUNT: self.as_of - back}
+        self.tracker.hold(self.held)
+
     def restart(self) -> None:
         """What a store brings back: cells and counters; nothing of the tracker."""
         before = self.ledger
@@ -126,7 +153,10 @@ class World:
 def tell(tracker: Tracker, told: dict[int, list[GapCounts]]) -> None:
     """Count what changed, as the metrics do."""
     for key in tracker.changed:
-        told[key] = tracker.count(key)[1]
+        if key in tracker:
+            told[key] = tracker.count(key)[1]
+        else:
+            told.pop(key, None)
     tracker.changed.clear()
 
 
@@ -138,11 +168,14 @@ def assert_equal_to_recompute(tracker: Tracker, fleet: Fleet, told: dict[int, li
     for key, member in members.items():
         cells = {} if member.usage is None else member.usage.cells
         covered = fleet.covered_since(member.principal)
-        from_nothing = recompute(cells, member.granted, covered, as_of, fleet.windows)
+        time_of = fleet.time_of(member.principal.account_id, as_of)
+        from_nothing = recompute(
+            cells, member.granted, covered, time_of, fleet.windows, fleet.begins(member.principal.account_id)
+        )
         kept = gap_kept(tracker, key)
         assert mask_known(kept.used, fleet.catalogue) == mask_known(from_nothing.used, fleet.catalogue)
         assert kept.turns_at <= from_nothing.turns_at
-        assert kept.turns_at > as_of
+        assert kept.turns_at > time_of
         if member.granted is not None:
             assert verdicts_kept(tracker, key) == fleet.verdicts_of(member, from_nothing, as_of)
         assert told[key] == batch.count(key)[1]
@@ -179,7 +212,20 @@ lapses = st.tuples(
     st.just("lapse"), st.sampled_from((1, 60, DAY - 1, DAY, 7 * DAY - 1, 7 * DAY, 30 * DAY, "to the turn", "before it"))
 )
 inventories = st.tuples(st.just("inventory"), st.lists(holdings, max_size=4))
-steps = st.one_of(uses, uses, uses, lapses, lapses, inventories, st.just(("restart",)))
+grants = st.tuples(st.just("grants"), st.lists(holdings, max_size=3), st.booleans())
+loggings = st.tuples(
+    st.just("logging"),
+    st.builds(
+        Logging,
+        st.frozensets(st.sampled_from(("s3:GetObject", "s3:DeleteObject", "lambda:InvokeFunction"))),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from((frozenset(), frozenset({"ec2"}))),
+        st.sampled_from(((), ("eu-west-1",))),
+    ),
+)
+holds = st.tuples(st.just("hold"), st.sampled_from((None, 0, 600, DAY, 8 * DAY)))
+steps = st.one_of(uses, uses, uses, lapses, lapses, inventories, grants, grants, holds, loggings, st.just(("restart",)))
 
 
 def take_step(world: World, step: tuple[object, ...]) -> None:
@@ -191,9 +237,16 @@ def take_step(world: World, step: tuple[object, ...]) -> None:
         case ("lapse", str() as when):
             turn = min((gap_kept(world.tracker, key).turns_at for key in world.told), default=world.as_of)
             if turn < world.as_of + 1_000 * DAY:
+                # What is held has its turn behind it.
                 world.lapse(max(0, turn - world.as_of - (when == "before it")))
         case ("inventory", list() as held):
             world.take_inventory(held)
+        case ("grants", list() as fresh, bool() as whole):
+            world.change_grants(fresh, whole)
+        case ("logging", Logging() as found):
+            world.set_logging(found)
+        case ("hold", int() | None as back):
+            world.hold(back)
         case ("restart",):
             world.restart()
 

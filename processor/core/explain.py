@@ -14,6 +14,9 @@ from processor.core.usage import FACETS, Cell
 UNOBSERVABLE_WHY = {
     "data_events_off": "it is a data event, and data events of this service are not said to be logged (--data-events)",
     "read_only_off": "read-only calls are said not to be in the log (--no-read-only)",
+    "writes_off": "calls that change something are not in the log",
+    "excluded": "the trails leave out this service's events",
+    "regions_off": "not all regions that may be used are logged",
     "no_api": "no API call uses it: it is a permission for a console or for other calls only",
     "dependent_only": "it is used only inside of another call, which the log shows instead",
     "unknown": "it is not known whether CloudTrail logs it, and this account has never shown it",
@@ -36,6 +39,8 @@ def find_members(fleet: Fleet, wanted: str) -> list[Member]:
 def build_explanation(fleet: Fleet, member: Member, names: Sequence[str], action: str | None, as_of: int) -> Json:
     """The evidence for all verdicts of a principal, or for one action's (any case)."""
     account = member.principal.account_id
+    # The verdicts of an account whose inventory cannot be read are of an earlier time.
+    as_of = fleet.time_of(account, as_of)
     covered = fleet.covered_since(member.principal)
     verdicts = [] if member.granted is None else fleet.verdicts_of(member, fleet.gap_of(member, as_of), as_of)
     found: Json = {
@@ -145,18 +150,34 @@ def say_why(fleet: Fleet, member: Member, cell: Cell | None, action: int, verdic
     if verdict == "used" and cell is not None:
         return f"last used {format_time(cell.last)}, after the window's start {start}"
     if verdict == "unobservable":
-        reason = why_unobservable(fleet.catalogue, fleet.logging_of(account), action)
-        return f"the log would not show a use: {UNOBSERVABLE_WHY[reason]}"
+        return f"the log would not show a use: {say_unobservable(fleet, account, action)}"
     if verdict == "too_new" and member.granted is not None:
         born = [when for when, mask in member.granted.births if mask >> action & 1]
         return f"granted {format_time(max([member.granted.created, *born]))}, later than the window's start {start}"
     covered = fleet.covered_since(member.principal)
+    begun = max((time for time, mask in fleet.begins(account) if mask >> action & 1), default=0)
+    if verdict == "unproven" and begun > since and begun > (covered or 0):
+        return f"account {account} logs such calls, as far as known, only since {format_time(begun)}, the window starts {start}"
     if verdict == "unproven":
         known = "is not known at all" if covered is None else f"is known only since {format_time(covered)}"
         return f"the log of account {account} {known}, the window starts {start}"
     last = f"last used {format_time(cell.last)}" if cell is not None and cell.last else "no use is known"
     old = "" if member.granted is not None and member.granted.created else "; since when it is granted is not known"
     return f"{last}, though the log is known since {format_time(covered or 0)}, before the window's start {start}{old}"
+
+
+def say_unobservable(fleet: Fleet, account: str, action: int) -> str:
+    """Why the log of an account does not show an action, with what its trails and rules are, where they were read."""
+    logging = fleet.logging_of(account)
+    reason = why_unobservable(fleet.catalogue, logging, action)
+    words = logging.words
+    said = {
+        "data_events_off": words.get(fleet.catalogue.names[action]) or words.get("management"),
+        "read_only_off": words.get("management") or words.get("read_only"),
+        "writes_off": words.get("management") or words.get("writes"),
+        "regions_off": words.get(f"region:{logging.blind_regions[0]}") if logging.blind_regions else None,
+    }.get(reason)
+    return said or UNOBSERVABLE_WHY[reason]
 
 
 def print_explanation(found: Json) -> Iterator[str]:

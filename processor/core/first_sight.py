@@ -1,6 +1,7 @@
 """What an intake does with a session, shape, place or call that it meets for the first time: it gets a number, and is then
 known to the loop by a hash."""
 
+from collections.abc import Container
 from ctypes import string_at
 
 from processor.core.actions import ActionMap
@@ -19,10 +20,12 @@ NOT_IAM = "not_iam"
 
 
 class FirstSight:
-    """Opens what is new in `memory`. `known` are the inventory's principals by unique id."""
+    """Opens what is new in `memory`. `known` are the inventory's principals by unique id, `watched` the pairs of eventSource
+    and eventName whose successful records are each looked at."""
 
     def __init__(self, actions: ActionMap, scope: Scope, known: Known) -> None:
         self.memory = Memory()
+        self.watched: Container[tuple[str, str]] = ()
         self._actions = actions
         self._scope = scope
         self._known = known
@@ -84,7 +87,8 @@ class FirstSight:
             # The catalogue has actions of sign-in, but its events are not decided by IAM as those of other services are.
             rule = rules[source, name] = None if source in NOT_IAM_SOURCES else self._actions.lookup(source, name)
         outcome = SUCCEEDED if not code else DENIED if is_denied(code, source) else FAILED
-        return Shape(source, name, rule, outcome, NOT_IAM if not_iam else "")
+        watched = outcome == SUCCEEDED and (source, name) in self.watched
+        return Shape(source, name, rule, outcome, NOT_IAM if not_iam else "", watched)
 
     def find_place(self, batch: Batch, row: int, pending: Pending) -> int:
         """The number of a record's place, read where it is new."""
@@ -106,7 +110,9 @@ class FirstSight:
         number = self.memory.call_keys[key] = len(self.memory.calls)
         actions = rule.unproved if rule is not None else ()
         call = Call(actor, rule, actions, shape.outcome, number)
-        if actor.excluded is not None:
+        if shape.watched:
+            kind = LOOKED_AT
+        elif actor.excluded is not None:
             kind = NO_PRINCIPAL if actor.excluded == "no_principal" else OUT_OF_SCOPE
         elif rule is None:
             kind = LOOKED_AT

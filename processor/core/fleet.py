@@ -4,7 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from processor.core.catalogue import Catalogue, mask_of_ids
-from processor.core.gap import Granted, Logging, PrincipalGap, Verdicts, Window, judge, observable_mask, recompute
+from processor.core.gap import (
+    Granted,
+    Logging,
+    PrincipalGap,
+    Verdicts,
+    Window,
+    begin_masks,
+    judge,
+    observable_mask,
+    recompute,
+)
 from processor.core.inventory import InventoryPrincipal
 from processor.core.principals import Principal
 from processor.core.sessions import Scope, key_of, shard_of
@@ -50,7 +60,8 @@ class Coverage:
 
 
 class Fleet:
-    """`logging` maps an account id, or "*" for all others, to what its trails log."""
+    """`logging` maps an account id, or "*" for all others, to what its trails log. `held` are accounts whose inventory could not be
+    read since a time: their verdicts stay as of then, or a grant that is no longer there would turn unused."""
 
     def __init__(
         self,
@@ -67,16 +78,30 @@ class Fleet:
         self.coverage = coverage
         self._usages = usages
         self._inventory = inventory
-        self._logging = logging
+        self._logging = dict(logging)
         self._scope = scope
+        self.held: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._observable: dict[str, int] = {}
+        self._begins: dict[str, tuple[tuple[int, int], ...]] = {}
+        self._noted: dict[str, int] = {}
 
     def members(self) -> Iterator[Member]:
         """Every principal in scope, by ARN and unique id."""
         found = [self.member(key) for key in self._usages.keys() | self._inventory.keys() if self.has(key)]
         found.sort(key=lambda member: (member.principal.arn, member.principal.unique_id or ""))
         return iter(found)
+
+    def has(self, key: int) -> bool:
+        """Whether a principal is in scope, and known by inventory or by use."""
+        if key in self._usages:
+            return True
+        found = self._inventory.get(key)
+        return found is not None and self._scope.covers(principal_of(found))
+
+    def time_of(self, account_id: str, as_of: int) -> int:
+        """The time that an account's verdicts are of."""
+        return min(as_of, self.held.get(account_id, as_of))
 
     def member(self, key: int) -> Member:
         usage, inventory = self._usages.get(key), self._inventory.get(key)
@@ -88,11 +113,25 @@ class Fleet:
     def logging_of(self, account_id: str) -> Logging:
         return self._logging.get(account_id) or self._logging.get("*", NO_LOGGING_SET)
 
+    def set_logging(self, account_id: str, logging: Logging) -> None:
+        """Take in what an account logs from now on; its verdicts are to be judged again."""
+        self._logging[account_id] = logging
+        self._observable.pop(account_id, None)
+        self._begins.pop(account_id, None)
+        self._seen = {}
+
+    def begins(self, account_id: str) -> tuple[tuple[int, int], ...]:
+        """Since when some actions are logged in an account, where that is not as old as its log: (time, mask)."""
+        found = self._begins.get(account_id)
+        if found is None:
+            found = self._begins[account_id] = begin_masks(self.catalogue, self.logging_of(account_id))
+        return found
+
     def observable(self, account_id: str) -> int:
         """The actions that the log of an account shows, for all that is known of it."""
         found = self._observable.get(account_id)
         if found is None:
-            seen = self.seen_by_account().get(account_id, 0)
+            seen = self.seen_by_account().get(account_id, 0) | self._noted.get(account_id, 0)
             found = observable_mask(self.catalogue, self.logging_of(account_id), seen)
             self._observable[account_id] = found
         return found
@@ -113,15 +152,10 @@ class Fleet:
         return {account: mask_of_ids(a for a in seen if a < size) for account, seen in by_account.items()}
 
     def note_seen(self, account_id: str, actions: int) -> None:
-        """Take in that actions were used in an account: the log shows them there."""
-        self._observable[account_id] = self.observable(account_id) | (actions & self.catalogue.all_mask)
-
-    def has(self, key: int) -> bool:
-        """Whether a principal is in scope, and known by inventory or by use."""
-        if key in self._usages:
-            return True
-        found = self._inventory.get(key)
-        return found is not None and self._scope.covers(principal_of(found))
+        """Take in that actions were used in an account, by whomever: the log shows them there."""
+        actions &= self.catalogue.all_mask
+        self._observable[account_id] = self.observable(account_id) | actions
+        self._noted[account_id] = self._noted.get(account_id, 0) | actions
 
     def covered_since(self, principal: Principal) -> int | None:
         """Since when the log that a principal's uses stand in is known."""
@@ -129,16 +163,21 @@ class Fleet:
 
     def gap_of(self, member: Member, as_of: int) -> PrincipalGap:
         cells = {} if member.usage is None else member.usage.cells
+        account = member.principal.account_id
         covered = self.covered_since(member.principal)
-        return recompute(cells, member.granted, covered, as_of, self.windows)
+        return recompute(
+            cells, member.granted, covered, self.time_of(account, as_of), self.windows, self.begins(account)
+        )
 
     def verdicts_of(self, member: Member, gap: PrincipalGap, as_of: int) -> list[Verdicts]:
         """The verdicts of a member with grants, one element a window."""
         assert member.granted is not None  # noqa: S101 - the caller asks for members with grants
-        observable = self.observable(member.principal.account_id)
-        covered = self.covered_since(member.principal)
+        account = member.principal.account_id
+        as_of = self.time_of(account, as_of)
+        observable = self.observable(account)
+        covered, begins = self.covered_since(member.principal), self.begins(account)
         return [
-            judge(member.granted, used, observable, covered, as_of, window.seconds)
+            judge(member.granted, used, observable, covered, as_of, window.seconds, begins)
             for used, window in zip(gap.used, self.windows, strict=True)
         ]
 

@@ -12,7 +12,7 @@ mask in a few operations on ints (`judge`), about ten microseconds for an admini
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from processor.core.catalogue import RISKS, Catalogue, mask_of_ids
 from processor.core.records import DAY_SECONDS
@@ -22,6 +22,9 @@ VERDICTS = ("used", "unused", "unproven", "too_new", "unobservable")
 """In the order in which a service takes the first that any of its grants has."""
 
 FOREVER = 2**62
+
+GLOBAL_SERVICES = ("account", "cloudfront", "iam", "organizations", "route53", "route53domains", "shield")
+"""Services that log to us-east-1 only (CloudTrail User Guide, global service events; FACTS)."""
 
 RISK_WEIGHTS = {
     "privilege_escalation": 50,
@@ -53,11 +56,17 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """What an account's trails log beyond management events: `data_events` are service prefixes (`*`: all),
-    `read_only` whether Get, List and Describe calls reach this program at all."""
+    """What of an account reaches this program: `data_events` of services (`*`: all) or actions, Get, List and Describe calls
+    (`read_only`), other management events (`writes`), not those of `excluded` services. With `blind_regions` only services that
+    log in one place are seen whole. `since`: an action, read_only or writes is logged since then only; `words`: why it is not."""
 
     data_events: frozenset[str] = frozenset()
     read_only: bool = True
+    writes: bool = True
+    excluded: frozenset[str] = frozenset()
+    blind_regions: tuple[str, ...] = ()
+    since: Mapping[str, int] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,50 +107,97 @@ class PrincipalGap:
 def observable_mask(catalogue: Catalogue, logging: Logging, seen: int) -> int:
     """The actions whose use an account's log would show. `seen` are those that were used there: the log showed them."""
     classes = catalogue.observability_masks
-    management = classes["management"] | classes["seen"]
-    if not logging.read_only:
-        management &= ~catalogue.read_mask
+    management = (classes["management"] | classes["seen"]) & management_mask(catalogue, logging)
     return management | (classes["data"] & data_mask(catalogue, logging)) | seen
 
 
-def data_mask(catalogue: Catalogue, logging: Logging) -> int:
-    """The actions of services whose data events are logged."""
-    if "*" in logging.data_events:
-        return catalogue.all_mask
+def management_mask(catalogue: Catalogue, logging: Logging) -> int:
+    """The actions whose management events are logged, if they have any."""
+    mask = (catalogue.read_mask if logging.read_only else 0) | (
+        catalogue.all_mask & ~catalogue.read_mask if logging.writes else 0
+    )
+    for service in logging.excluded:
+        mask &= ~catalogue.service_masks.get(service, 0)
+    return mask & global_mask(catalogue) if logging.blind_regions else mask
+
+
+def global_mask(catalogue: Catalogue) -> int:
     mask = 0
-    for service in logging.data_events:
+    for service in GLOBAL_SERVICES:
         mask |= catalogue.service_masks.get(service, 0)
     return mask
 
 
+def data_mask(catalogue: Catalogue, logging: Logging) -> int:
+    """The actions whose data events are logged."""
+    if "*" in logging.data_events:
+        return catalogue.all_mask
+    mask = 0
+    for named in logging.data_events:
+        mask |= named_mask(catalogue, named)
+    return mask
+
+
+def named_mask(catalogue: Catalogue, named: str) -> int:
+    return catalogue.mask_of((named,)) if ":" in named else catalogue.service_masks.get(named, 0)
+
+
+def begin_masks(catalogue: Catalogue, logging: Logging) -> tuple[tuple[int, int], ...]:
+    """(time, actions) for actions that are logged since a time only, in order of time."""
+    begins: dict[int, int] = {}
+    halves = {"read_only": catalogue.read_mask, "writes": catalogue.all_mask & ~catalogue.read_mask}
+    of_data = catalogue.observability_masks["data"]
+    for named, time in logging.since.items():
+        mask = halves[named] & ~of_data if named in halves else named_mask(catalogue, named)
+        begins[time] = begins.get(time, 0) | mask
+    return tuple(sorted(begins.items()))
+
+
 def why_unobservable(catalogue: Catalogue, logging: Logging, action: int) -> str:
-    """The reason why the log does not show an action: data_events_off, read_only_off, no_api, dependent_only, unknown."""
+    """The reason why the log does not show an action: data_events_off, read_only_off, writes_off, excluded, regions_off, no_api,
+    dependent_only, unknown."""
     bit = 1 << action
     classes = catalogue.observability_masks
     if classes["data"] & bit:
         return "data_events_off"
-    if (classes["management"] | classes["seen"]) & bit and not logging.read_only:
-        return "read_only_off"
+    if (classes["management"] | classes["seen"]) & bit:
+        name = catalogue.names[action]
+        if name.partition(":")[0] in logging.excluded:
+            return "excluded"
+        if not (logging.read_only if catalogue.read_mask & bit else logging.writes):
+            return "read_only_off" if catalogue.read_mask & bit else "writes_off"
+        if logging.blind_regions:
+            return "regions_off"
     return next((known for known in ("no_api", "dependent_only") if classes[known] & bit), "unknown")
 
 
 def judge(
-    grants: Granted, used: int, observable: int, covered_since: int | None, as_of: int, window_seconds: int
+    grants: Granted,
+    used: int,
+    observable: int,
+    covered_since: int | None,
+    as_of: int,
+    window_seconds: int,
+    begins: Iterable[tuple[int, int]] = (),
 ) -> Verdicts:
-    """The verdict of every grant. `used` is the mask of actions used in the window, granted or not."""
+    """The verdict of every grant. `used` is the mask of actions used in the window, granted or not; `begins` as of
+    `begin_masks`."""
     since = as_of - window_seconds
     rest = grants.granted & ~used
     unobservable = rest & ~observable
     rest &= observable
     too_new = rest if grants.created > since else rest & young_mask(grants, since)
     rest &= ~too_new
-    proven = covered_since is not None and covered_since <= since
+    unproven = 0 if covered_since is not None and covered_since <= since else rest
+    for time, mask in begins:
+        if time > since:
+            unproven |= rest & mask
     return Verdicts(
         used=grants.granted & used,
-        unused=rest if proven else 0,
+        unused=rest & ~unproven,
         unobservable=unobservable,
         too_new=too_new,
-        unproven=0 if proven else rest,
+        unproven=unproven,
     )
 
 
@@ -155,12 +211,17 @@ def young_mask(grants: Granted, since: int) -> int:
 
 
 def recompute(
-    cells: Mapping[int, Cell], grants: Granted | None, covered_since: int | None, as_of: int, windows: Iterable[Window]
+    cells: Mapping[int, Cell],
+    grants: Granted | None,
+    covered_since: int | None,
+    as_of: int,
+    windows: Iterable[Window],
+    begins: Iterable[tuple[int, int]] = (),
 ) -> PrincipalGap:
     """A principal's gap from nothing."""
     seconds = [window.seconds for window in windows]
     used = [mask_of_ids(action for action, cell in cells.items() if cell.last > as_of - span) for span in seconds]
-    return PrincipalGap(used, next_turn(cells, grants, covered_since, as_of, seconds))
+    return PrincipalGap(used, next_turn(cells, grants, covered_since, as_of, seconds, begins))
 
 
 def next_turn(
@@ -169,9 +230,11 @@ def next_turn(
     covered_since: int | None,
     as_of: int,
     window_seconds: Iterable[int],
+    begins: Iterable[tuple[int, int]] = (),
 ) -> int:
     """The earliest time after `as_of` at which a use lapses, a grant comes of age, or coverage fills a window."""
     starts = {cell.last for cell in cells.values()}
+    starts.update(time for time, _ in begins)
     if grants is not None:
         starts.add(grants.created)
         starts.update(born for born, _ in grants.births)
@@ -203,11 +266,12 @@ def advance(
     covered_since: int | None,
     as_of: int,
     windows: Iterable[Window],
+    begins: Iterable[tuple[int, int]] = (),
 ) -> bool:
     """Let time pass; True where a verdict may have changed. Costs nothing until the time when one turns."""
     if as_of < gap.turns_at:
         return False
-    anew = recompute(cells, grants, covered_since, as_of, windows)
+    anew = recompute(cells, grants, covered_since, as_of, windows, begins)
     gap.used, gap.turns_at = anew.used, anew.turns_at
     return True
 

@@ -5,7 +5,7 @@ calls that differ in more than their time. The loop in resolve_loop.py knows a r
 not met before, and what must be looked at each time (parameters), comes here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from ctypes import string_at
 
 import numpy as np
@@ -17,11 +17,7 @@ from processor.core.first_sight import BAD, NO_ACTOR, FirstSight
 from processor.core.key_tables import grow
 from processor.core.memory import Pending
 from processor.core.principals import Known
-from processor.core.records import (
-    TIME_MAX,
-    Rejected,
-    parse_time,
-)
+from processor.core.records import TIME_MAX, Rejected, parse_time
 from processor.core.resolve_loop import (
     ASKED,
     FUTURE,
@@ -44,14 +40,7 @@ from processor.core.resolve_loop import (
     UNTIL,
     resolve_loop,
 )
-from processor.core.scan import (
-    ARNS_FROM,
-    ARNS_TO,
-    EVENT,
-    PARAMETERS_AT,
-    PARAMETERS_END,
-    TIME,
-)
+from processor.core.scan import ARNS_FROM, ARNS_TO, EVENT, PARAMETERS_AT, PARAMETERS_END, TIME
 from processor.core.sessions import FAILED, Call, Scope, Shape
 from processor.core.tally import AccountLog, Tally
 from processor.core.uses import Columns, Uses
@@ -76,11 +65,17 @@ class Intake:
         self.seed = np.uint64(seed)
         self.future = TIME_MAX
         self.rejects: list[Rejected] = []
+        self.changes: list[bytes] = []
         self._actions = actions
         self._sight = FirstSight(actions, scope, known)
         self._logs: list[AccountLog] = []
         self._log_numbers: dict[str, int] = {}
         self._firsts: Numbers = np.zeros(64, np.int64)
+
+    def watch(self, events: Container[tuple[str, str]]) -> None:
+        """Leave the records of these (eventSource, eventName) that succeeded in `changes`, for the caller to take. They are looked
+        at one by one; no other record takes longer for it. To be said before the first record."""
+        self._sight.watched = events
 
     def resolve(self, decoded: Decoded) -> list[Uses]:
         """The uses in a slice, in order; what is no use is counted in `tally`, what is bad is left in `rejects`."""
@@ -265,6 +260,8 @@ class Intake:
 
     def _settle(self, call: Call, shape: Shape, batch: Batch, row: int) -> Call | None:
         """What a record's parameters make of its call; None where the record ends in a class before the uses."""
+        if shape.watched:
+            self.changes.append(batch.read_raw(row))
         if call.actor.excluded is not None:
             self.tally.classes[call.actor.excluded] += 1
             return None

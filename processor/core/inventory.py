@@ -135,10 +135,10 @@ def _gather_document(entries: _Entries, name: str, whole: Json) -> None:
 
 
 def read_date(found: object) -> int | None:
-    """Seconds since 1970 of a date as the CLI and SDKs write it: ISO 8601 with `T` or a space, or a number."""
+    """Seconds since 1970 of a date as the CLI and SDKs have it: ISO 8601 with `T` or a space, a number, or read already."""
     try:
-        if isinstance(found, str):
-            moment = datetime.fromisoformat(found)
+        if isinstance(found, str | datetime):
+            moment = datetime.fromisoformat(found) if isinstance(found, str) else found
             seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
         elif isinstance(found, int | float) and not isinstance(found, bool):
             seconds = int(found)

@@ -176,3 +176,16 @@ def account_of(arn: str) -> str:
     """The account of an ARN, "" where it has none."""
     parts = arn.split(":", 5)
     return parts[4] if len(parts) == 6 else ""
+
+
+_RESERVED = re.compile(
+    r"arn:[\w-]+:iam::[^:]+:role/aws-reserved/sso\.amazonaws\.com/(?:[^/]+/)?AWSReservedSSO_(.+)_[0-9a-f]{16}"
+)
+"""IAM Identity Center makes a role for each permission set in each account that it is assigned in, in the region's path where that
+is not us-east-1 (IAM Identity Center User Guide, referencing permission sets)."""
+
+
+def permission_set_of(arn: str) -> str | None:
+    """The name of the Identity Center permission set that a role was made for, None for any other principal."""
+    found = _RESERVED.fullmatch(arn)
+    return found[1] if found is not None else None

@@ -71,7 +71,7 @@ class Profile:
         self.fleet = fleet
         self.member = member
         self.names = names
-        self.as_of = as_of
+        self.as_of = as_of = fleet.time_of(member.principal.account_id, as_of)
         self.verdicts: list[Verdicts] = (
             [] if member.granted is None else fleet.verdicts_of(member, fleet.gap_of(member, as_of), as_of)
         )

@@ -99,9 +99,16 @@ def _split_reasons(catalogue: Catalogue, verdicts: Verdicts, logging: Logging) -
 def split_unobservable(catalogue: Catalogue, logging: Logging, mask: int) -> Iterator[tuple[str, int]]:
     """Unobservable actions by reason, the reasons being those of gap.why_unobservable."""
     classes = catalogue.observability_masks
+    managed = classes["management"] | classes["seen"]
+    excluded = 0
+    for service in logging.excluded:
+        excluded |= catalogue.service_masks.get(service, 0)
     reasons = (
         ("data_events_off", classes["data"]),
-        ("read_only_off", 0 if logging.read_only else classes["management"] | classes["seen"]),
+        ("excluded", managed & excluded),
+        ("read_only_off", 0 if logging.read_only else managed & catalogue.read_mask),
+        ("writes_off", 0 if logging.writes else managed & ~catalogue.read_mask),
+        ("regions_off", managed if logging.blind_regions else 0),
         ("no_api", classes["no_api"]),
         ("dependent_only", classes["dependent_only"]),
         ("unknown", mask),

@@ -33,6 +33,7 @@ def build_report(fleet: Fleet, tally: Tally, names: Sequence[str], as_of: int, *
 def build_principal(fleet: Fleet, member: Member, names: Sequence[str], as_of: int, *, with_actions: bool) -> Json:
     """One principal's part of the report."""
     principal = member.principal
+    as_of = fleet.time_of(principal.account_id, as_of)
     found: Json = {
         "arn": principal.arn,
         "unique_id": principal.unique_id,
@@ -51,6 +52,8 @@ def build_principal(fleet: Fleet, member: Member, names: Sequence[str], as_of: i
     found["services"] = _build_services(fleet, member, verdicts)
     if with_actions:
         found["grants"] = _build_grants(fleet, member, verdicts)
+    if principal.account_id in fleet.held:
+        found["verdicts_as_of"] = format_time(as_of)
     if member.inventory.grants.flags:
         found["flags"] = list(member.inventory.grants.flags)
     return found

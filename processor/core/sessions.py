@@ -96,13 +96,15 @@ def hash_text(text: str) -> int:
 
 @dataclass(slots=True, eq=False)
 class Shape:
-    """What was called, and how that ended. `stop`: why its records are no uses, or must each be looked at."""
+    """What was called, and how that ended. `stop`: why its records are no uses, or must each be looked at; `watched`: each is
+    to be told of, as it changes what somebody may do."""
 
     event_source: str
     event_name: str
     rule: ActionRule | None
     outcome: int
     stop: str = ""
+    watched: bool = False
 
 
 @dataclass(slots=True, eq=False)

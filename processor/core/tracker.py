@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from processor.core.fleet import Coverage, Fleet, Member
-from processor.core.gap import PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
+from processor.core.gap import Logging, PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
 from processor.core.privileged import gravest_risk, is_told, privileged_mask
 from processor.core.report import count_not_granted, granted_services
 from processor.core.sessions import key_of, shard_of
@@ -76,7 +76,6 @@ class Tracker:
         self._keep_before = keep_before
         self.first_uses_evicted = 0
         self.found_observable: list[tuple[str, int]] = []
-        self.gone: set[int] = set()
         self.first_uses_lost = 0
         self.first_uses_changes = 1
         self._watching = watching
@@ -108,12 +107,13 @@ class Tracker:
         if gap is None:
             gap = self.add(key, self.fleet.member(key))
         turned, used = gap.turns_at, list(gap.used)
+        as_of = self.fleet.time_of(usage.principal.account_id, self.as_of)
         for action in actions:
             cell = usage.cells[action]
             if action >= self.fleet.catalogue.size:
                 continue
             if cell.last:
-                if apply_use(gap, action, cell.last, self.as_of, self.fleet.windows):
+                if apply_use(gap, action, cell.last, as_of, self.fleet.windows):
                     self._change(key, "use", used)
                 self.note_seen(usage.principal.account_id, 1 << action)
             if self._privileged >> action & 1 and cell.last_success and (key, action) not in self._first_uses:
@@ -125,8 +125,7 @@ class Tracker:
         """Take in that actions were used in an account, by whomever; those that were not known to be observable there."""
         new = actions & self.fleet.catalogue.all_mask & ~self.fleet.observable(account_id)
         if new:
-            for key in self._by_account.get(account_id, ()):
-                self._change(key, "use")
+            self._change_all(account_id, "use")
             self.fleet.note_seen(account_id, new)
             self.found_observable.append((account_id, new))
         return new
@@ -137,6 +136,10 @@ class Tracker:
         if self._keep_before and key not in self.before:
             self.before[key] = Before(why, self.verdicts_of(key, used))
 
+    def _change_all(self, account_id: str, why: str) -> None:
+        for key in self._by_account.get(account_id, ()):
+            self._change(key, why)
+
     def verdicts_of(self, key: int, used: Sequence[int] | None = None) -> list[Verdicts] | None:
         """The verdicts of a principal as they are, or were when the actions `used` were; None for one without grants."""
         member, gap = self.fleet.member(key), self._gaps[key]
@@ -144,18 +147,46 @@ class Tracker:
             return None
         return self.fleet.verdicts_of(member, gap if used is None else PrincipalGap(list(used), 0), self.as_of)
 
-    def apply_grants(self, key: int, change: Callable[[], None]) -> None:
-        """Let `change` put other grants of a principal into the fleet's inventory, or take them out."""
-        if key in self._gaps:
-            self._change(key, "grant")
-        elif self._keep_before:
-            self.before.setdefault(key, Before("grant", None))
-        change()
-        if self.fleet.has(key):
+    def apply_grants(self, keys: Iterable[int], change: Callable[[], None] | None = None) -> None:
+        """Take in that the inventory has other grants for these principals, or has them no longer. `change` makes it so; without
+        it that was done before, and what they were then cannot be told."""
+        keys = list(keys)
+        if change is not None:
+            for key in keys:
+                if key in self._gaps:
+                    self._change(key, "grant")
+                elif self._keep_before:
+                    self.before.setdefault(key, Before("grant", None))
+            change()
+        for key in keys:
+            if self.fleet.has(key):
+                self.add(key, self.fleet.member(key))
+            elif self._gaps.pop(key, None) is not None:
+                for listed in self._by_account.values():
+                    listed.discard(key)
+                self.changed.add(key)
+
+    def set_logging(self, account_id: str, logging: Logging) -> None:
+        """Take in what the trails of an account log now, which concerns all verdicts there."""
+        if logging != self.fleet.logging_of(account_id):
+            self._change_all(account_id, "coverage")
+            self.fleet.set_logging(account_id, logging)
+            self._judge_again(self._by_account.get(account_id, ()))
+
+    def hold(self, held: Mapping[str, int]) -> None:
+        """Have the verdicts of these accounts, and of no others, stay as of a time: uses still close their gaps, but nothing
+        lapses and nothing comes of age."""
+        before = self.fleet.held
+        moved = [account for account in before.keys() | held.keys() if before.get(account) != held.get(account)]
+        for account_id in moved:
+            self._change_all(account_id, "coverage")
+        self.fleet.held = dict(held)
+        for account_id in moved:
+            self._judge_again(self._by_account.get(account_id, ()))
+
+    def _judge_again(self, keys: Iterable[int]) -> None:
+        for key in list(keys):
             self.add(key, self.fleet.member(key))
-        else:
-            self._gaps.pop(key, None)
-            self.gone.add(key)
 
     def note_coverage(self, accounts: Mapping[str, int]) -> None:
         """Take in since when the accounts' logs are known: a first record, or an older one, concerns all verdicts there."""
@@ -173,8 +204,7 @@ class Tracker:
         for key in moved:
             self._change(key, "coverage")
         self.fleet.coverage = coverage
-        for key in moved:
-            self.add(key, self.fleet.member(key))
+        self._judge_again(moved)
 
     def advance(self, as_of: int) -> None:
         """Let time pass: uses lapse, grants come of age, coverage fills windows."""
@@ -190,11 +220,15 @@ class Tracker:
             turn, key = heapq.heappop(self._turns)
             gap = self._gaps.get(key)
             if gap is None or turn != gap.turns_at:
-                continue  # It is gone, or an earlier turn was found for it since, and has an entry of its own.
+                continue  # It is gone, or another turn was found for it since, and has an entry of its own.
             member = self.fleet.member(key)
+            time_of = self.fleet.time_of(member.principal.account_id, as_of)
+            if time_of < turn:
+                continue  # It is held, and all of its account is judged again when it no longer is.
             cells = {} if member.usage is None else member.usage.cells
-            covered = self.fleet.covered_since(member.principal)
-            if advance(gap, cells, member.granted, covered, as_of, self.fleet.windows):
+            account_id = member.principal.account_id
+            covered, begins = self.fleet.covered_since(member.principal), self.fleet.begins(account_id)
+            if advance(gap, cells, member.granted, covered, time_of, self.fleet.windows, begins):
                 self.changed.add(key)
             heapq.heappush(self._turns, (gap.turns_at, key))
 
@@ -213,6 +247,7 @@ class Tracker:
         catalogue = self.fleet.catalogue
         escalation = catalogue.escalation_mask(granted)
         verdicts = self.fleet.verdicts_of(member, self._gaps[key], self.as_of)
+        as_of = self.fleet.time_of(member.principal.account_id, self.as_of)
         exempt = self._watching.exemptions.exempt_mask(catalogue, member.principal.arn, "unused", self.as_of)
         counts = []
         for window, judged in zip(self.fleet.windows, verdicts, strict=True):
@@ -224,7 +259,7 @@ class Tracker:
                     count_risks(catalogue, judged.unused & exempt, escalation) if exempt else {},
                     gap_index(catalogue, judged, granted, escalation),
                     self._count_services(judged),
-                    count_not_granted(member, self.as_of - window.seconds),
+                    count_not_granted(member, as_of - window.seconds),
                 )
             )
         return member, counts

@@ -154,6 +154,15 @@ class Watch:
             self._learning[key] = until
             self.learning_changes += 1
 
+    def note_grants(self, keys: Iterable[int], now: int) -> None:
+        """Take in that the inventory has changed for these principals: one that is new there learns, one that is gone does not."""
+        for key in keys:
+            if self._learning.pop(key, None) is not None:
+                self.learning_changes += 1
+            self._met.discard(key)
+            if self._fleet.has(key):
+                self._note_learning(key, self._fleet.member(key), now)
+
     def end_learning(self, now: int) -> None:
         """Let go of those who have learnt."""
         done = [key for key, until in self._learning.items() if until <= now]
@@ -164,4 +173,5 @@ class Watch:
     def learning(self) -> Iterator[tuple[Member, int]]:
         """The principals that are learning, and until when."""
         for key, until in self._learning.items():
-            yield self._fleet.member(key), until
+            if self._fleet.has(key):
+                yield self._fleet.member(key), until

@@ -85,7 +85,8 @@ class Reader:
         if len(key_text) != 16 or not set(key_text) <= set("0123456789abcdef"):
             raise NotKnownError("no principal has such a key: it has 16 hex digits; search for its name")
         key = int(key_text, 16)
-        if key not in look.tracker:
+        # One that is gone from the inventory is for a moment still followed.
+        if key not in look.tracker or not look.tracker.fleet.has(key):
             raise NotKnownError(
                 f"no principal has the key {key_text}: it is gone, or was never seen; search for its name"
             )

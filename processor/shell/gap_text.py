@@ -69,9 +69,8 @@ class GapText:
         """Render what changed, some principals of one shard a step, so that the caller can let others go on in between."""
         for tracker in list(self._trackers):
             changed, tracker.changed = tracker.changed, set()
-            gone, tracker.gone = tracker.gone, set()
             by_shard: dict[int, list[int]] = {}
-            for key in changed | gone:
+            for key in changed:
                 by_shard.setdefault(shard_of(key), []).append(key)
             for shard, keys in by_shard.items():
                 for at in range(0, len(keys), STEP_PRINCIPALS):

