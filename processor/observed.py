@@ -19,35 +19,38 @@ class Observed:
         self._catalogue = catalogue
         self._masks = masks
         self._key = store.key(b"observed")
-        self._size = -1
 
-    async def share(self, trackers: Iterable[Tracker]) -> None:
-        """Tell what some trackers have found, and let them know what others have."""
+    async def share(self, trackers: Iterable[Tracker], *, look: bool) -> None:
+        """Tell what some trackers have found, and let them know what others have. `look`: see whether the store still has all that
+        was told, as a Redis that came back older has not."""
         listed = list(trackers)
-        found: list[Command] = []
+        found = 0
         for tracker in listed:
             for account_id, seen in tracker.found_observable:
-                known = self._masks.get(account_id, 0)
-                self._masks[account_id] = known | seen
-                hashes = (self._catalogue.hashes[action] for action in ids_in(seen & ~known))
-                found += [("SADD", self._key, account_id.encode() + b" " + hashed) for hashed in hashes]
+                self._masks[account_id] = self._masks.get(account_id, 0) | seen
+                found += 1
             tracker.found_observable.clear()
-        answers = await self._store.read_many([*found, ("SCARD", self._key)])
-        if answers[-1] == self._size:
+        if not found and not look:
             return
         (members,) = await self._store.read_many([("SMEMBERS", self._key)])
-        self._size = len(members)
-        self._read(members)
+        stored = self._read(members)
+        missing: list[Command] = [
+            ("SADD", self._key, account_id.encode() + b" " + self._catalogue.hashes[action])
+            for account_id, seen in self._masks.items()
+            for action in ids_in(seen & ~stored.get(account_id, 0))
+        ]
+        await self._store.read_many(missing)
+        for account_id, seen in stored.items():
+            self._masks[account_id] = self._masks.get(account_id, 0) | seen
         for tracker in listed:
             for account_id, seen in self._masks.items():
                 tracker.note_seen(account_id, seen)
 
-    def _read(self, members: Iterable[bytes]) -> None:
+    def _read(self, members: Iterable[bytes]) -> dict[str, int]:
         by_account: dict[str, list[int]] = {}
         for member in members:
             account, _, hashed = member.partition(b" ")
             action = self._catalogue.ids_by_hash.get(hashed)
             if action is not None:
                 by_account.setdefault(account.decode(errors="replace"), []).append(action)
-        for account_id, actions in by_account.items():
-            self._masks[account_id] = self._masks.get(account_id, 0) | mask_of_ids(actions)
+        return {account_id: mask_of_ids(actions) for account_id, actions in by_account.items()}

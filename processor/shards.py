@@ -168,7 +168,7 @@ class Shards:
                 await self._flush_one(shard)
             elif check:
                 await self._check_one(shard)
-        await self._observed.share([shard.tracker for shard in self._owned.values()])
+        await self._observed.share([shard.tracker for shard in self._owned.values()], look=check)
         for _ in itertools.chain(self.text.refresh(), self.first_uses.refresh()):
             await asyncio.sleep(0)
 
