@@ -772,7 +772,7 @@ def follow_once(file: Path, state: Path, uses: int) -> None:
     try:
         assert process.stderr is not None
         said = next((line for line in process.stderr if b"/metrics" in line), b"").decode()
-        address = said.split()[-1]
+        address = next(word for word in said.split() if word.endswith("/metrics"))
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
             with urllib.request.urlopen(address, timeout=5) as answer:  # noqa: S310 - our own process
