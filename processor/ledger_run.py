@@ -247,6 +247,9 @@ class Ledgers:
             except BrokerError:
                 self._moved_at = clock()
                 continue
+            for number, (_, end) in bounds.items():
+                if (back := owned[number].look_at_end(end)) is not None:
+                    await self._log.seek(number, back)
             health.log_lag = sum(
                 max(0, end - 1 - (owned[number].offset or 0)) if end else 0 for number, (_, end) in bounds.items()
             )

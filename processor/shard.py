@@ -34,6 +34,7 @@ ENDED_MAX = 4_096
 """Sources that have ended and whose positions a shard still has: an intake that was frozen may send their uses once more."""
 
 HOLES_MAX = 256
+AHEAD_SECONDS_MAX = 30.0
 
 _POSITION = Packer(">BI")
 
@@ -62,6 +63,7 @@ class Shard:
         self.flushed_at = 0.0
         self.flushed_uses = 0
         self.told_at = 0.0
+        self._ahead_since: float | None = None
 
     async def load(self) -> None:
         """Take the shard's whole state from the store, in place of what is in memory."""
@@ -120,9 +122,22 @@ class Shard:
         for account_id, seen in observed.items():
             self.tracker.note_seen(account_id, seen)
 
-    def place(self, begin: int, end: int) -> int:
-        """The offset to read on from, where the log has messages from `begin` up to before `end`. What is no longer, or not yet
-        again, in the log may have been missed: a hole."""
+    def look_at_end(self, end: int) -> int | None:
+        """Where to read on, where the log has ended before this shard's offset for so long that it is another log: a hole. A broker
+        that has just come back says so for a while, and is only late."""
+        if self.offset is None or self.offset < end:
+            self._ahead_since = None
+            return None
+        now = self._parts.clock()
+        self._ahead_since = now if self._ahead_since is None else self._ahead_since
+        if now - self._ahead_since < AHEAD_SECONDS_MAX:
+            return None
+        self._open_hole(f"the log ends before {end}, this shard has read up to {self.offset}")
+        self.offset = end - 1
+        return end
+
+    def place(self, begin: int) -> int:
+        """The offset to read on from, where the log's first is `begin`. What the log has no longer may have been missed: a hole."""
         if self.offset is None:
             if begin > 0 or self._elsewhere:
                 self._open_hole("the log has lost what this shard has not read" if begin else "it is another cluster")
@@ -130,9 +145,6 @@ class Shard:
         elif self.offset + 1 < begin:
             self._open_hole(f"the log begins at {begin}, this shard has read up to {self.offset}")
             self.offset = begin - 1
-        elif self.offset + 1 > end:
-            self._open_hole(f"the log ends before {end}, this shard has read up to {self.offset}")
-            self.offset = end - 1
         return self.offset + 1
 
     def _open_hole(self, why: str) -> None:

@@ -112,7 +112,7 @@ class Shards:
                     self.text.add(shard.tracker)
                     self.first_uses.add(shard.tracker)
                 self._owned[number] = shard
-                return shard.place(*bounds)
+                return shard.place(bounds[0])
 
     def _forget(self, number: int) -> None:
         shard = self._owned.pop(number, None)
