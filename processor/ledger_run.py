@@ -242,13 +242,14 @@ class Ledgers:
             if app.crash_reason is not None:
                 raise StalledError(f"the consumer ended: {app.crash_reason}")
             owned = dict(self.shards.owned)
+            offsets = {number: shard.offset for number, shard in owned.items()}
             try:
                 bounds = await self._log.find_bounds(owned) if owned else {}
             except BrokerError:
                 self._moved_at = clock()
                 continue
             for number, (_, end) in bounds.items():
-                if (back := owned[number].look_at_end(end)) is not None:
+                if (back := owned[number].look_at_end(offsets[number], end)) is not None:
                     await self._log.seek(number, back)
             health.log_lag = sum(
                 max(0, end - 1 - (owned[number].offset or 0)) if end else 0 for number, (_, end) in bounds.items()

@@ -122,10 +122,10 @@ class Shard:
         for account_id, seen in observed.items():
             self.tracker.note_seen(account_id, seen)
 
-    def look_at_end(self, end: int) -> int | None:
+    def look_at_end(self, asked_at: int | None, end: int) -> int | None:
         """Where to read on, where the log has ended before this shard's offset for so long that it is another log: a hole. A broker
-        that has just come back says so for a while, and is only late."""
-        if self.offset is None or self.offset < end:
+        that has just come back says so for a while, and is only late. `asked_at`: the offset when the broker was asked."""
+        if self.offset is None or asked_at is None or asked_at < end:
             self._ahead_since = None
             return None
         now = self._parts.clock()
@@ -208,7 +208,7 @@ class Shard:
             log.first = min(log.first, first)
         # Only a source that is read up to its end says that what follows is whole again.
         if mark.watermark:
-            self.holes = [(start, min(end, max(start, mark.watermark))) for start, end in self.holes]
+            self.holes = [(start, max(start, mark.watermark) if end == TIME_MAX else end) for start, end in self.holes]
 
     def apply_grants(self, offset: int, key: bytes, value: bytes | None) -> None:
         """Apply a message of `grants`. Messages of it may be given again: each tells the whole of its key."""

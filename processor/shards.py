@@ -84,7 +84,7 @@ class Shards:
         async def claim_all() -> None:
             bounds = await self._broker.find_bounds(self._wanted)
             for number in list(self._wanted):
-                if (offset := await self._claim_one(number, bounds[number])) is not None:
+                if (offset := await self._claim_one(number, bounds[number][0])) is not None:
                     offsets[number] = offset
 
         try:
@@ -94,8 +94,8 @@ class Shards:
         await self._follow_grants()
         return offsets
 
-    async def _claim_one(self, number: int, bounds: tuple[int, int]) -> int | None:
-        """Where to read a shard on from; None where it is another's."""
+    async def _claim_one(self, number: int, begin: int) -> int | None:
+        """Where to read a shard on from, whose log begins at an offset; None where it is another's."""
         async with self._claiming:
             generation = self._wanted.get(number)
             if generation is None:
@@ -112,7 +112,7 @@ class Shards:
                     self.text.add(shard.tracker)
                     self.first_uses.add(shard.tracker)
                 self._owned[number] = shard
-                return shard.place(bounds[0])
+                return shard.place(begin)
 
     def _forget(self, number: int) -> None:
         shard = self._owned.pop(number, None)
@@ -181,7 +181,7 @@ class Shards:
         except BrokerError:
             return
         for number in sorted(numbers):
-            if number not in self._owned and (offset := await self._claim_one(number, bounds[number])) is not None:
+            if number not in self._owned and (offset := await self._claim_one(number, bounds[number][0])) is not None:
                 await self._broker.seek(number, offset)
         await self._follow_grants()
 
@@ -214,7 +214,7 @@ class Shards:
         if messages is not None:
             await self._tell(shard, messages, flushes)
 
-    async def _tell(self, shard: Shard, messages: list[Written] | None, flushes: int) -> None:
+    async def _tell(self, shard: Shard, messages: list[Written], flushes: int) -> None:
         """Write what moved; only when all of it is acknowledged the shard says so with its next flush."""
         try:
             if messages:
@@ -261,8 +261,9 @@ class Shards:
             async with shard.lock:
                 messages = await shard.flush()
                 flushes = shard.hold.flushes
-                await self._tell(shard, messages, flushes)
-                shard.told = flushes + 1
+                await self._tell(shard, messages or [], flushes)
+                if not shard.untold:
+                    shard.told = flushes + 1  # The flush that says so is the next one, and moves nothing.
                 if release:
                     drained = end is not None and shard.offset is not None and shard.offset + 1 >= end
                     await shard.hold.release(drained=drained, told=shard.told)
