@@ -68,7 +68,7 @@ class Catalogue:
     def size(self) -> int:
         return len(self.names)
 
-    @property
+    @cached_property
     def all_mask(self) -> int:
         return (1 << len(self.names)) - 1
 

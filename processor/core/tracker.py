@@ -195,6 +195,8 @@ class Tracker:
     def cover(self, coverage: Coverage) -> None:
         """Take in another coverage."""
         before = self.fleet.coverage
+        if coverage == before:
+            return
         moved = [
             key
             for account_id in coverage.accounts
