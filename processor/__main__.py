@@ -17,6 +17,7 @@ import click
 from processor.core.records import parse_time
 from processor.inventory_commands import choose_aws_inventory, start_plan
 from processor.opening import Place
+from processor.saying import warn
 from processor.settings import Settings, SettingsError, read_settings
 from processor.source_options import SourceOrder, choose_sources
 
@@ -138,11 +139,6 @@ def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) 
     if needed and folder is not None and not folder.is_dir():
         raise click.UsageError(f"--state {folder}: there is no such folder, so no store in it")
     return Place(url, folder)
-
-
-def warn(text: str) -> None:
-    """A line for a person, beside what goes to standard output."""
-    click.echo(f"gapwatch: {text}", err=True)
 
 
 def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:

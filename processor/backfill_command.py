@@ -17,8 +17,8 @@ from processor.__main__ import (
     choose_store,
     explain_failure,
     gather_settings,
-    warn,
 )
+from processor.saying import warn
 from processor.source_options import choose_endpoint
 
 DAY = click.DateTime(("%Y-%m-%d",))

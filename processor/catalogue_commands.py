@@ -13,10 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-
-def warn(text: str) -> None:
-    """A line for a person, beside what goes to standard output."""
-    click.echo(f"gapwatch: {text}", err=True)
+from processor.saying import warn
 
 
 def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:

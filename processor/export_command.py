@@ -57,11 +57,11 @@ def print_schema() -> None:
 
 async def run_export(place: object, out: Path | None, table: str | None) -> int:
     """Read the store, and write its rows."""
-    from processor.__main__ import warn
     from processor.batch import open_for_reading
     from processor.core.export import build_rows
     from processor.core.records import format_time
     from processor.opening import Place, open_store
+    from processor.saying import warn
     from processor.shell.files import SourceError
 
     assert isinstance(place, Place)  # noqa: S101 - what choose_place gives

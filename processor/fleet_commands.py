@@ -14,8 +14,8 @@ from processor.__main__ import (
     choose_settings,
     explain_failure,
     gather_settings,
-    warn,
 )
+from processor.saying import warn
 from processor.topic_commands import choose_brokers, gather_brokers
 
 CONNECTION = ("brokers", "security", "mechanism", "user", "password_file", "ca", "certificate", "key")

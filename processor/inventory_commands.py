@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from processor.saying import warn
 from processor.shell.aws_errors import AwsError
 
 if TYPE_CHECKING:
@@ -154,11 +155,6 @@ def build_plan(
     role = RolePlan(assume_role, external_id)
     logged = None if logging is None else LoggingPlan(*logging)
     return InventoryPlan(accounts, from_organization, role, refresh_minutes * 60, known, logged)
-
-
-def warn(text: str) -> None:
-    """A line for a person, beside what goes to standard output."""
-    click.echo(f"gapwatch: {text}", err=True)
 
 
 def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
