@@ -545,7 +545,11 @@ def test_corrupt_gzip_is_damage(tmp_path: Path, whole: bool) -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b'{"Records":[]}')])
+@pytest.mark.parametrize(
+    "content",
+    [b"", gzip.compress(b""), gzip.compress(b'{"Records":[]}')],
+    ids=["no byte", "gzip of nothing", "gzip of no record"],
+)
 def test_empty_file_is_valid(tmp_path: Path, content: bytes, whole: bool) -> None:
     found, damage = read_file(write_bytes(tmp_path / "a.json.gz", content), whole=whole)
     assert (found.ids, found.rejected, damage) == ([], [], None)
