@@ -31,13 +31,17 @@ RATE = 5_000
 LATENCY_SECONDS = 20
 
 
-def wait_for(state: Callable[[], bool], what: str) -> float:
-    """Seconds until something is so. Ends the program where it never is."""
+LOOK_SECONDS = 1.0
+"""How often a side is asked whether it is done: its /metrics is megabytes, and each answer is work of the side measured."""
+
+
+def wait_for(state: Callable[[], bool], what: str, every: float = 0.02) -> float:
+    """Seconds until something is so, which is looked at again and again. Ends the program where it never is."""
     began = time.monotonic()
     while not state():
         if time.monotonic() - began > WAIT_SECONDS_MAX:
             sys.exit(f"never so: {what}")
-        time.sleep(0.02)
+        time.sleep(every)
     return time.monotonic() - began
 
 
@@ -65,7 +69,7 @@ def measure_side(fleet: Fleet, side: str, is_done: Callable[[Member], bool]) -> 
     """CPU seconds of one member, and of Redis meanwhile, from its start until it is done."""
     before = read_cpu_seconds(fleet.redis.pid)
     member = fleet.add(side)
-    wait_for(lambda: is_done(member), f"{side} is done")
+    wait_for(lambda: is_done(member), f"{side} is done", LOOK_SECONDS)
     cost = read_fleet_cpu(fleet, member) - before
     member.stop()
     fleet.members.remove(member)
