@@ -11,11 +11,11 @@ from typing import Protocol
 from xxhash import xxh3_128_digest
 
 from processor.core.catalogue import Catalogue
-from processor.core.exchange import UsesWriter
 from processor.core.intake import Intake
 from processor.core.inventory import InventoryPrincipal
 from processor.core.records import Rejected
 from processor.core.tally import Tally
+from processor.core.uses_writer import UsesWriter
 from processor.leased_files import LeasedFiles
 from processor.ledger_run import BROKER_WAIT_SECONDS, STOP_SECONDS, wait_for_brokers
 from processor.opening import RejectLog, build_actions, load_loops

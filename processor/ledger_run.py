@@ -221,8 +221,8 @@ class Ledgers:
             health.as_of = min((shard.tracker.as_of for shard in owned), default=0)
             health.flushed_at = min((shard.flushed_at for shard in owned), default=0.0)
             health.principals = sum(len(shard.tracker) for shard in owned)
-            health.first_uses_evicted = sum(shard.tracker.first_uses_evicted for shard in owned)
-            health.first_uses_lost = sum(shard.tracker.first_uses_lost for shard in owned)
+            health.first_uses_evicted = sum(shard.tracker.first_uses.evicted for shard in owned)
+            health.first_uses_lost = sum(shard.tracker.first_uses.lost for shard in owned)
             health.ready, health.why_not = bool(owned), "no shards are assigned yet"
             await asyncio.sleep(min(0.05, run.flush_seconds / 2))
 

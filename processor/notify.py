@@ -110,7 +110,7 @@ class Teller:
 def find_first_uses(look: Look, settings: NotifySettings, now: float) -> list[Notice]:
     """The first uses that are worth telling now, told or not, the oldest first."""
     tracker = look.tracker
-    uses = sorted(tracker.first_uses_by_place.items(), key=lambda found: found[1].time)
+    uses = sorted(tracker.first_uses.by_place.items(), key=lambda found: found[1].time)
     found = (find_notice(tracker.fleet, place, use, settings.learning_days, now) for place, use in uses)
     return [notice for notice in found if notice is not None]
 

@@ -238,7 +238,7 @@ class Runner:
             await asyncio.sleep(0)
         self.health.as_of = self.tracker.as_of
         self.health.principals = len(self.tracker)
-        self.health.first_uses_evicted = self.tracker.first_uses_evicted
-        self.health.first_uses_lost = self.tracker.first_uses_lost
+        self.health.first_uses_evicted = self.tracker.first_uses.evicted
+        self.health.first_uses_lost = self.tracker.first_uses.lost
         if self._order.pusher is not None:
-            self._order.pusher.note(self.tracker.first_uses)
+            self._order.pusher.note(self.tracker.first_uses.by_place.values())

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from processor.core.batches import Decoded, add_decoded
-from processor.core.exchange import SliceRows, UsesWriter
 from processor.core.intake import Intake
 from processor.core.records import Rejected
+from processor.core.uses_writer import SliceRows, UsesWriter
 from processor.shell.feeds import Slice
 from processor.shell.follow import count_rows
 from processor.shell.leases import Leases, Move, count_now
 from topics.contract import SHARDS
 from topics.uses import CODEC, Mark, Message
 
-GROUP_RECORDS = 16_384
-"""Records of a group: some 256 uses a message, which makes Faust's costs of each one small."""
+GROUP_RECORDS = 32_768
+"""Records of a group: some 512 uses a message, which makes Faust's costs of each one small."""
 
 
 class UsesLog(Protocol):
@@ -85,9 +85,7 @@ class Sender:
             return
         self._sent = {move.name: move.position for move in group.moves.values() if not move.ends}
         messages = [
-            (shard, CODEC.encode(message))
-            for uses in self.intake.resolve(group.decoded)
-            for shard, message in self._writer.write(uses, group.slices)
+            message for uses in self.intake.resolve(group.decoded) for message in self._writer.write(uses, group.slices)
         ]
         rejects, self.intake.rejects = self.intake.rejects, []
         self._note_rejects(rejects)

@@ -12,7 +12,6 @@ from struct import Struct as Packer
 import msgspec
 
 from processor.core.catalogue import Catalogue
-from processor.core.exchange import UnreadableUses, UsesReader, cut_applied
 from processor.core.fleet import Coverage, Fleet
 from processor.core.gap_changes import Written, write_all, write_changes
 from processor.core.horizon import Horizon
@@ -21,6 +20,7 @@ from processor.core.ledger import Ledger
 from processor.core.records import TIME_MAX
 from processor.core.tally import Tally
 from processor.core.tracker import Tracker
+from processor.core.uses_reader import UnreadableUses, UsesReader, cut_applied
 from processor.core.watch import NOT_WATCHING, Watching
 from processor.settings import Settings
 from processor.shell.commands import Command

@@ -27,9 +27,7 @@ def acknowledge_before_apply() -> Iterator[None]:
             return
         self._sent = {move.name: move.position for move in group.moves.values() if not move.ends}
         messages = [
-            (number, shard_module.uses.CODEC.encode(message))
-            for uses in self.intake.resolve(group.decoded)
-            for number, message in self._writer.write(uses, group.slices)
+            message for uses in self.intake.resolve(group.decoded) for message in self._writer.write(uses, group.slices)
         ]
         counted = count_now(self.intake.tally)
         await self.settle()

@@ -1,5 +1,7 @@
 """What an intake writes a ledger reads: uses by shard as messages and back, and what was applied is skipped."""
 
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -10,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.compiled import Numbers
-from processor.core.exchange import SliceRows, UnreadableUses, UsesReader, UsesWriter, cut_applied
 from processor.core.sessions import Actor, Call, Place, Session, key_of, shard_of
 from processor.core.uses import Uses
+from processor.core.uses_reader import UnreadableUses, UsesReader, cut_applied
+from processor.core.uses_writer import SliceRows, UsesWriter
 from topics.uses import CODEC, Batch, Message
 
 NAMES = [f"ec2:Action{number}" for number in range(20)]
@@ -81,8 +84,8 @@ def test_what_is_written_by_shard_is_read_again(given_rows: list[tuple[int, int,
     uses = build_uses(given_rows)
     found: list[Any] = []
     readers: dict[int, UsesReader] = {}
-    for shard, message in UsesWriter(NAMES).write(uses, [SliceRows(0, FIRST, 0)]):
-        batch = CODEC.decode(CODEC.encode(message)).batch
+    for shard, value in UsesWriter(NAMES).write(uses, [SliceRows(0, FIRST, 0)]):
+        batch = CODEC.decode(value).batch
         assert batch is not None
         read = readers.setdefault(shard, UsesReader(NAMES.index)).read(batch)
         said = describe(read)
@@ -93,9 +96,10 @@ def test_what_is_written_by_shard_is_read_again(given_rows: list[tuple[int, int,
 
 
 def write_one(uses: Uses, slices: list[SliceRows]) -> Batch:
-    ((_, message),) = UsesWriter(NAMES).write(uses, slices)
-    assert message.batch is not None
-    return message.batch
+    ((_, value),) = UsesWriter(NAMES).write(uses, slices)
+    batch = CODEC.decode(value).batch
+    assert batch is not None
+    return batch
 
 
 ROWS = [(0, 1, 0, 100 + row, 0) for row in range(10)]
@@ -156,3 +160,33 @@ def test_an_action_of_another_catalogue_gets_an_id() -> None:
     uses = UsesReader(lambda name: ids.setdefault(name, len(ids))).read(other)
     assert {call.actions for call in uses.calls} == {(20,)}
     assert CODEC.decode(CODEC.encode(Message(batch=other))).batch == other
+
+
+def build_naming_uses(uses_of: int, arns: int) -> Uses:
+    """Uses of one principal, each of which names so many long ARNs that no other does."""
+    uses = build_uses([(0, 1, 0, 100 + row, arns) for row in range(uses_of)])
+    assert isinstance(uses.batch, Arns)
+    uses.batch.texts = [f"arn:aws:s3:::bucket/{place:0>200}" for place in range(uses_of * arns)]
+    return replace(uses, arn_hashes=np.arange(uses_of * arns, dtype=np.uint64))
+
+
+def test_uses_that_name_more_than_a_message_takes_are_divided() -> None:
+    uses = build_naming_uses(40, 400)
+    slices = [SliceRows(0, FIRST, 0), SliceRows(4, SECOND, 0, ended=True), SliceRows(9, FIRST, 4, ended=True)]
+    batches = [CODEC.decode(value).batch for _, value in UsesWriter(NAMES).write(uses, slices)]
+    found: list[Any] = []
+    reader = UsesReader(NAMES.index)
+    for batch in batches:
+        assert batch is not None
+        found += describe(reader.read(batch))
+    assert len(batches) > 3
+    assert found == describe(uses), "in the order in which they came, with all that they name"
+    ended = [[batch.sources[number] for number in batch.ended] for batch in batches if batch is not None]
+    assert sorted(chain.from_iterable(ended)) == [FIRST, SECOND], "each ends once, with the last of it"
+    assert ended[-1] == [FIRST]
+
+
+def test_a_use_that_alone_names_more_than_a_message_takes_counts_without_them() -> None:
+    uses = build_naming_uses(1, 10_000)
+    (found,) = describe(UsesReader(NAMES.index).read(write_one(uses, [SliceRows(0, FIRST, 0)])))
+    assert found == (*describe(uses)[0][:-1], ())

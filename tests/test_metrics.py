@@ -25,7 +25,7 @@ from building import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from processor.core import tracker as tracking
+from processor.core import first_uses
 from processor.core.exemptions import read_exemptions
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
@@ -108,8 +108,8 @@ class Scene:
         for _ in (*self.text.refresh(), *self.watch_text.refresh(NOW + 5)):
             pass
         self.health.principals = len(self.tracker)
-        self.health.first_uses_evicted = self.tracker.first_uses_evicted
-        self.health.first_uses_lost = self.tracker.first_uses_lost
+        self.health.first_uses_evicted = self.tracker.first_uses.evicted
+        self.health.first_uses_lost = self.tracker.first_uses.lost
         return gzip.decompress(b"".join(self.members())).decode()
 
     def samples(self, name: str) -> list[Sample]:
@@ -286,7 +286,7 @@ def test_first_uses_are_told_once_with_their_time() -> None:
 
 
 def test_first_uses_are_capped_and_evictions_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "FIRST_USES_MAX", 5)
+    monkeypatch.setattr(first_uses, "FIRST_USES_MAX", 5)
     scene = Scene([])
     for number in range(8):
         scene.use(build_principal(f"role{number}"), "iam:CreateAccessKey", time=NOW + number)
@@ -339,7 +339,7 @@ def test_first_uses_of_a_role_made_anew_are_one_series() -> None:
 
 
 def test_only_first_uses_dropped_while_they_are_news_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "FIRST_USES_MAX", 2)
+    monkeypatch.setattr(first_uses, "FIRST_USES_MAX", 2)
     scene = Scene([])
     for age in (40, 30, 20):
         scene.use(build_principal(f"old{age}"), "iam:CreateAccessKey", time=NOW - age * DAY)

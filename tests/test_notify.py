@@ -73,7 +73,7 @@ def find(
     ledger.apply_uses([build_use(ledger, build_session(builder), [SMALL.ids[action]], NOW, 1)])
     for usage in ledger.take_dirty():
         tracker.apply_uses(usage, list(usage.dirty))
-    ((place, use),) = tracker.first_uses_by_place.items()
+    ((place, use),) = tracker.first_uses.by_place.items()
     return find_notice(fleet, place, use, days, at)
 
 
@@ -115,7 +115,7 @@ def test_who_is_new_is_learned_first(more: dict[str, Any], told: bool) -> None:
     ledger.apply_uses([build_use(ledger, build_session(builder), [SMALL.ids["iam:PassRole"]], NOW, 1)])
     for usage in ledger.take_dirty():
         tracker.apply_uses(usage, list(usage.dirty))
-    ((place, use),) = tracker.first_uses_by_place.items()
+    ((place, use),) = tracker.first_uses.by_place.items()
     assert (find_notice(fleet, place, use, more.get("days", 7), NOW) is not None) == told
 
 
@@ -131,7 +131,7 @@ def test_a_use_that_an_older_log_had_before_is_no_first_one() -> None:
             usage.dirty.clear()
             for cell in usage.cells.values():
                 cell.dirty = False
-    ((place, use),) = tracker.first_uses_by_place.items()
+    ((place, use),) = tracker.first_uses.by_place.items()
     assert find_notice(fleet, place, use, 7, NOW) is None
 
 

@@ -12,8 +12,8 @@ import pytest
 from queries import DEPLOY, find_program, load_rules
 from stack import Receiver, ask, find_port
 
+from processor.core.first_uses import NEWS_SECONDS, FirstUse
 from processor.core.privileged import is_told
-from processor.core.tracker import NEWS_SECONDS, FirstUse
 from processor.settings import AlertsSettings
 from processor.shell import push
 from processor.shell.push import LABELS, Pusher, build_alert, build_pusher

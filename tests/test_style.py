@@ -26,10 +26,6 @@ LONG_MODULES = {
         360,
         "one language: documents, patterns and what Allow and Deny leave of each other",
     ),
-    "processor/core/tracker.py": (
-        340,
-        "one state with all the ways in which it moves: uses, grants, coverage, logging, time",
-    ),
     "processor/core/stream.py": (340, "one scanner; its parts share the buffer and are read side by side"),
     "processor/shell/embedded.py": (520, "finding, starting, watching and ending a server, on Linux and macOS"),
     "processor/shard.py": (310, "one shard's state and what moves it: what is applied, stored and told must agree"),

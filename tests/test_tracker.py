@@ -24,7 +24,7 @@ from building import (
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from processor.core import tracker as tracking
+from processor.core import first_uses
 from processor.core.catalogue import Catalogue
 from processor.core.fleet import Fleet
 from processor.core.fresh import Fresh, settle_fresh
@@ -314,29 +314,31 @@ def test_first_uses_are_privileged_and_succeeded() -> None:
         (SMALL.ids["ec2:RunInstances"], SUCCEEDED),
     ):
         world.use(PRINCIPALS[0], [action], NOW, outcome)
-    assert world.tracker.first_uses == []
+    assert world.tracker.first_uses.by_place == {}
     world.use(PRINCIPALS[0], [KEY_ACTION, PASS_ROLE], NOW + 5, SUCCEEDED)
     world.use(PRINCIPALS[0], [KEY_ACTION], NOW + 9, SUCCEEDED)
-    found = {(each.action, each.time, each.arn, each.account_id) for each in world.tracker.first_uses}
+    found = {(each.action, each.time, each.arn, each.account_id) for each in world.tracker.first_uses.by_place.values()}
     arn = PRINCIPALS[0].arn
     assert found == {("iam:CreateAccessKey", NOW + 5, arn, ACCOUNT), ("iam:PassRole", NOW + 5, arn, ACCOUNT)}
     world.restart()
-    assert {(each.action, each.time, each.arn, each.account_id) for each in world.tracker.first_uses} == found
+    assert {
+        (each.action, each.time, each.arn, each.account_id) for each in world.tracker.first_uses.by_place.values()
+    } == found
 
 
 def test_first_uses_are_capped_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "FIRST_USES_MAX", 3)
+    monkeypatch.setattr(first_uses, "FIRST_USES_MAX", 3)
     world = World(build_ledger(), {})
     for number in range(5):
         world.use(build_principal(f"role{number}"), [KEY_ACTION], NOW + number, SUCCEEDED)
-    assert [each.time for each in world.tracker.first_uses] == [NOW + 2, NOW + 3, NOW + 4]
-    assert world.tracker.first_uses_evicted == 2
+    assert [each.time for each in world.tracker.first_uses.by_place.values()] == [NOW + 2, NOW + 3, NOW + 4]
+    assert world.tracker.first_uses.evicted == 2
     # Used again: it is not the first use, and what was evicted does not come back.
     world.use(build_principal("role0"), [KEY_ACTION], NOW + 9, SUCCEEDED)
-    assert [each.time for each in world.tracker.first_uses] == [NOW + 2, NOW + 3, NOW + 4]
-    assert world.tracker.first_uses_evicted == 2
+    assert [each.time for each in world.tracker.first_uses.by_place.values()] == [NOW + 2, NOW + 3, NOW + 4]
+    assert world.tracker.first_uses.evicted == 2
     world.restart()
-    assert [each.time for each in world.tracker.first_uses] == [NOW + 2, NOW + 3, NOW + 4]
+    assert [each.time for each in world.tracker.first_uses.by_place.values()] == [NOW + 2, NOW + 3, NOW + 4]
 
 
 # --- through a real store ---------------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from processor.core.catalogue import Catalogue, ids_in
-from processor.core.fleet import Member
 from processor.core.gap import VERDICTS, Verdicts, gap_index
+from processor.core.principals import Principal
 from processor.core.tracker import Before, Tracker
 from topics.gap_changes import CODEC, MOVED_MAX, GapChange, Moved, Verdict, VerdictCounts
 
@@ -23,10 +25,14 @@ def write_changes(tracker: Tracker, key: int, before: Before) -> Iterator[Writte
             yield from ((packed + window.label.encode(), None) for window in fleet.windows)
         return
     member = fleet.member(key)
+    assert member.granted is not None  # noqa: S101 - there are verdicts of it
+    escalation = fleet.catalogue.escalation_mask(member.granted.granted)
     earlier: Sequence[Verdicts | None] = before.verdicts or [None] * len(now)
     for window, was, judged in zip(fleet.windows, earlier, now, strict=True):
         if was != judged:
-            change = _build(tracker, member, window.label, before.why, was, judged)
+            change = _build(tracker, member.principal, before.why, judged, escalation)
+            moved, count = _find_moved(fleet.catalogue, was, judged)
+            change = replace(change, window=window.label, moved=moved, moved_count=count)
             yield change.key, CODEC.encode(change)
 
 
@@ -36,25 +42,26 @@ def write_all(tracker: Tracker, keys: Sequence[int], why: str) -> Iterator[Writt
         yield from write_changes(tracker, key, Before(why, None))
 
 
-def _build(tracker: Tracker, member: Member, window: str, why: str, was: Verdicts | None, now: Verdicts) -> GapChange:
+def _build(tracker: Tracker, principal: Principal, why: str, now: Verdicts, escalation: int) -> GapChange:
+    """What there is to tell of a window's verdicts, but for the window, and for what has moved."""
     catalogue = tracker.fleet.catalogue
-    assert member.granted is not None  # noqa: S101 - there are verdicts of it
-    granted = member.granted.granted
-    moved, count = _find_moved(catalogue, was, now)
-    principal = member.principal
     return GapChange(
         as_of=tracker.as_of,
         arn=principal.arn,
         unique_id=principal.unique_id,
         account_id=principal.account_id,
-        window=window,
+        window="",
         why=why,  # type: ignore[arg-type]  # Before has one of the contract's words
         counts=VerdictCounts(**{name: getattr(now, name).bit_count() for name in VERDICTS}),
-        gap_index=gap_index(catalogue, now, granted, catalogue.escalation_mask(granted)),
-        moved=moved,
-        moved_count=count,
+        gap_index=gap_index(catalogue, now, _find_granted(now), escalation),
+        moved=(),
+        moved_count=0,
         unused=catalogue.pack_hashes(now.unused),
     )
+
+
+def _find_granted(verdicts: Verdicts) -> int:
+    return verdicts.used | verdicts.unused | verdicts.unproven | verdicts.too_new | verdicts.unobservable
 
 
 def _find_moved(catalogue: Catalogue, was: Verdicts | None, now: Verdicts) -> tuple[tuple[Moved, ...], int]:
@@ -68,10 +75,10 @@ def _find_moved(catalogue: Catalogue, was: Verdicts | None, now: Verdicts) -> tu
     count = 0
     for verdict, mask in before:
         for other, masked in after:
-            both = mask & masked if verdict != other else 0
-            count += both.bit_count()
-            room = MOVED_MAX - len(named)
-            named += (Moved(catalogue.names[action], verdict, other) for action in itertools.islice(ids_in(both), room))
+            if verdict != other and (both := mask & masked):
+                count += both.bit_count()
+                ids = itertools.islice(ids_in(both), MOVED_MAX - len(named))
+                named += [Moved(catalogue.names[action], verdict, other) for action in ids]
     return tuple(named), count
 
 
@@ -84,7 +91,4 @@ def _by_verdict(catalogue: Catalogue, verdicts: Verdicts) -> list[tuple[Verdict 
         ("too_new", verdicts.too_new),
         ("unobservable", verdicts.unobservable),
     ]
-    granted = 0
-    for _, mask in masks:
-        granted |= mask
-    return [each for each in (*masks, (None, catalogue.all_mask & ~granted)) if each[1]]
+    return [each for each in (*masks, (None, catalogue.all_mask & ~_find_granted(verdicts))) if each[1]]

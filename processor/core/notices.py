@@ -14,9 +14,9 @@ from xxhash import xxh3_64_hexdigest
 from processor.core.answers import Row
 from processor.core.catalogue import Catalogue
 from processor.core.explain import ascii_safe
+from processor.core.first_uses import FirstUse
 from processor.core.fleet import Fleet, Member
 from processor.core.records import DAY_SECONDS, format_time
-from processor.core.tracker import FirstUse
 
 FRESH_SECONDS = 3600
 ALWAYS_TOLD = frozenset(("privilege_escalation", "defense_evasion"))

@@ -1,21 +1,17 @@
 """The gaps of all principals, kept as uses come and time passes."""
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from processor.core.catalogue import mask_of_ids
+from processor.core.first_uses import FirstUses
 from processor.core.fleet import Coverage, Fleet, Member
 from processor.core.gap import Logging, PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
-from processor.core.privileged import gravest_risk, is_told, privileged_mask
 from processor.core.report import count_not_granted, granted_services
 from processor.core.sessions import key_of, shard_of
 from processor.core.usage import PrincipalUsage
-from processor.core.watch import NOT_WATCHING, Watching, when_seen
-
-FIRST_USES_MAX = 1_000
-
-NEWS_SECONDS = 3_600
-"""How long a first use is news: the rules alert for as long, and one that is dropped before is lost."""
+from processor.core.watch import NOT_WATCHING, Watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +26,6 @@ class GapCounts:
     index: float
     services: dict[str, int]
     not_granted: int
-
-
-@dataclass(frozen=True, slots=True)
-class FirstUse:
-    """A privileged action's first successful use by a principal. `risk` is its gravest class there; `quiet` says why it is no
-    news: `new_log`, `learning` (then news in the gravest classes), `exempt`, or `no`. `seen` is when it became news, `key` the
-    principal's key."""
-
-    key: int
-    time: int
-    account_id: str
-    arn: str
-    action: str
-    risk: str
-    quiet: str
-    seen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +54,16 @@ class Tracker:
         self.changed: set[int] = set()
         self.before: dict[int, Before] = {}
         self._keep_before = keep_before
-        self.first_uses_evicted = 0
         self.found_observable: list[tuple[str, int]] = []
-        self.first_uses_lost = 0
-        self.first_uses_changes = 1
         self._watching = watching
         self._next_expiry = watching.exemptions.next_expiry(as_of)
         self._gaps: dict[int, PrincipalGap] = {}
         self._turns: list[tuple[int, int]] = []
         self._by_account: dict[str, set[int]] = {}
-        self._first_uses: dict[tuple[int, int], FirstUse] = {}
-        self._privileged = privileged_mask(fleet.catalogue)
+        self.first_uses = FirstUses(fleet, watching)
         for member in fleet.members():
             self.add(key_of(member.principal), member)
-        first = heapq.nlargest(FIRST_USES_MAX, self._find_first_uses(usages), key=lambda found: found[0])
-        for _, usage, action in reversed(first):
-            place = int.from_bytes(usage.key, "big"), action
-            self._first_uses[place] = self._make_first_use(*place, usage, None)
+        self.first_uses.fill(usages)
 
     def add(self, key: int, member: Member) -> PrincipalGap:
         """Follow a principal from now on, or anew because what is known beside its uses has changed."""
@@ -106,18 +79,24 @@ class Tracker:
         gap = self._gaps.get(key)
         if gap is None:
             gap = self.add(key, self.fleet.member(key))
+        account_id = usage.principal.account_id
         turned, used = gap.turns_at, list(gap.used)
-        as_of = self.fleet.time_of(usage.principal.account_id, self.as_of)
+        as_of, observable = self.fleet.time_of(account_id, self.as_of), self.fleet.observable(account_id)
+        size, news = self.fleet.catalogue.size, self.first_uses.actions
+        seen = []
         for action in actions:
             cell = usage.cells[action]
-            if action >= self.fleet.catalogue.size:
+            if action >= size:
                 continue
             if cell.last:
                 if apply_use(gap, action, cell.last, as_of, self.fleet.windows):
                     self._change(key, "use", used)
-                self.note_seen(usage.principal.account_id, 1 << action)
-            if self._privileged >> action & 1 and cell.last_success and (key, action) not in self._first_uses:
-                self._note_first_use(key, usage, action, now)
+                if not observable >> action & 1:
+                    seen.append(action)
+            if action in news and cell.last_success:
+                self.first_uses.note((key, action), usage, now)
+        if seen:
+            self.note_seen(account_id, mask_of_ids(seen))
         if gap.turns_at < turned:
             heapq.heappush(self._turns, (gap.turns_at, key))
 
@@ -268,55 +247,6 @@ class Tracker:
 
     def _count_services(self, judged: Verdicts) -> dict[str, int]:
         return {service: mask.bit_count() for service, mask in granted_services(self.fleet.catalogue, judged.unused)}
-
-    @property
-    def first_uses(self) -> Sequence[FirstUse]:
-        return list(self._first_uses.values())
-
-    @property
-    def first_uses_by_place(self) -> Mapping[tuple[int, int], FirstUse]:
-        """The same by principal's key and action."""
-        return self._first_uses
-
-    def _find_first_uses(self, usages: Iterable[PrincipalUsage]) -> Iterator[tuple[int, PrincipalUsage, int]]:
-        for usage in usages:
-            for action, cell in usage.cells.items():
-                if self._privileged >> action & 1 and cell.last_success:
-                    yield cell.first_success, usage, action
-
-    def _make_first_use(self, key: int, action: int, usage: PrincipalUsage, now: int | None) -> FirstUse:
-        catalogue, principal = self.fleet.catalogue, usage.principal
-        member = self.fleet.member(key)
-        time = usage.cells[action].first_success
-        exempt = self._watching.exemptions.exempt_mask(catalogue, principal.arn, "first_use", time)
-        return FirstUse(
-            key,
-            time,
-            principal.account_id,
-            principal.arn,
-            catalogue.names[action],
-            gravest_risk(catalogue, action, None if member.granted is None else member.granted.granted),
-            "exempt" if exempt >> action & 1 else self._watching.why_quiet(self.fleet, member, time),
-            when_seen(time, now),
-        )
-
-    def _note_first_use(self, key: int, usage: PrincipalUsage, action: int, now: int | None) -> None:
-        """Keep it, if it is newer than the oldest kept; a use that an eviction dropped is not new again."""
-        found = self._make_first_use(key, action, usage, now)
-        if len(self._first_uses) >= FIRST_USES_MAX:
-            oldest = min(self._first_uses, key=lambda place: self._first_uses[place].time)
-            dropped = self._first_uses[oldest]
-            if found.time <= dropped.time:
-                dropped = found
-            else:
-                del self._first_uses[oldest]
-                self.first_uses_evicted += 1
-            news = now is not None and dropped.seen > now - NEWS_SECONDS
-            self.first_uses_lost += news and is_told(dropped.risk, dropped.quiet)
-            if dropped is found:
-                return
-        self._first_uses[key, action] = found
-        self.first_uses_changes += 1
 
     def __contains__(self, key: int) -> bool:
         return key in self._gaps

@@ -8,9 +8,10 @@ import gzip
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 
+from processor.core.first_uses import FIRST_USES_MAX, FirstUse
 from processor.core.fleet import Member
 from processor.core.sessions import SHARDS, key_of, shard_of
-from processor.core.tracker import FIRST_USES_MAX, FirstUse, GapCounts, Tracker
+from processor.core.tracker import GapCounts, Tracker
 from processor.shell.metrics import CATALOGUE, ROWS, Line, escape, pack_family, write_head, write_lines
 
 STEP_PRINCIPALS = 8
@@ -201,11 +202,11 @@ class FirstUsesText:
 
     def refresh(self) -> Iterator[None]:
         """Render them where any changed, in one step."""
-        changes = [tracker.first_uses_changes for tracker in self._trackers]
+        changes = [tracker.first_uses.changes for tracker in self._trackers]
         if changes == self._told:
             return
         self._told = changes
-        uses: list[FirstUse] = [use for tracker in self._trackers for use in tracker.first_uses]
+        uses: list[FirstUse] = [use for tracker in self._trackers for use in tracker.first_uses.by_place.values()]
         if len(uses) > FIRST_USES_MAX:
             uses = heapq.nlargest(FIRST_USES_MAX, uses, key=lambda use: use.time)
         self._members = [pack_family(name, lines) for name, lines in find_first_uses(uses).items()]

@@ -15,8 +15,8 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
+from processor.core.first_uses import NEWS_SECONDS, FirstUse
 from processor.core.privileged import is_told
-from processor.core.tracker import NEWS_SECONDS, FirstUse
 from processor.settings import AlertsSettings
 
 AGAIN_SECONDS = 60.0

@@ -1,149 +1,24 @@
-"""Uses -> messages of topic `uses`, one a shard, and back: what an intake and a ledger say to each other.
+"""Messages of topic `uses` -> uses, and of these what was not applied yet.
 
-A message has the calls, sessions and texts that its uses have in common in tables of its own, so that a ledger needs nothing but
-the message. A ledger keeps one `UsesReader` a shard, which knows what came before.
+A ledger keeps one `UsesReader` a shard, which knows what came before; otherwise a message tells all that is needed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from processor.core.compiled import Numbers, Words
-from processor.core.key_tables import SHARD_SHIFT
 from processor.core.principals import Principal
 from processor.core.sessions import Actor, Call, Place, Session, hash_text
 from processor.core.uses import Uses
-from topics.uses import USES_MAX, Batch, Message, Part, UsingCall, UsingPrincipal
+from topics.uses import Batch, UsingPrincipal
 
 KNOWN_MAX = 32_768
 """Calls, sessions and places that a reader remembers, each; beyond that it forgets all, as the same soon come again."""
 
-INDEX_BITS = 32
-INDEX_MAX = 2**INDEX_BITS - 1
-SEQUENCE_BYTES = 4
-"""A use's place in a file: what of it is the sequence of its part, and what its index."""
-
 FindAction = Callable[[str], int]
 Applied = Callable[[bytes], tuple[bytes, int] | None]
 """How far a source is applied: (sequence, index), None where nothing of it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class SliceRows:
-    """One slice in a batch: the rows from `first` on are of this source's slice, before which `start` rows came; `ended`: it was
-    the source's last."""
-
-    first: int
-    source: bytes
-    start: int
-    ended: bool = False
-
-
-class UsesWriter:
-    """Writes uses as messages. `names` are the actions' names by id."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-
-    def write(self, uses: Uses, slices: Sequence[SliceRows]) -> Iterator[tuple[int, Message]]:
-        """(shard, message) for each shard that has uses among these; `slices` by their rows, ascending."""
-        if not len(uses.call):
-            return
-        shards = (uses.event >> np.uint64(SHARD_SHIFT)).astype(np.int64)
-        order = np.argsort(shards, kind="stable")
-        firsts = np.array([each.first for each in slices], np.int64)
-        owners = np.searchsorted(firsts, uses.row, side="right") - 1
-        # A use's place in its source, however that was cut into slices.
-        places = uses.row - firsts[owners] + np.array([each.start for each in slices], np.int64)[owners]
-        ordered = shards[order]
-        bounds = np.flatnonzero(np.diff(ordered)) + 1
-        for chosen in np.split(order, bounds):
-            for at in range(0, len(chosen), USES_MAX):
-                part = chosen[at : at + USES_MAX]
-                last = at + USES_MAX >= len(chosen)
-                batch = self._write_batch(uses, part, owners[part], places[part], slices, last=last)
-                yield int(shards[part[0]]), Message(batch=batch)
-
-    def _write_batch(
-        self, uses: Uses, chosen: Numbers, owners: Numbers, places: Numbers, slices: Sequence[SliceRows], *, last: bool
-    ) -> Batch:
-        numbers, call = np.unique(uses.call[chosen], return_inverse=True)
-        calls = [uses.calls[number] for number in numbers.tolist()]
-        session_numbers, session = np.unique(uses.session[chosen], return_inverse=True)
-        region_numbers, region = np.unique(uses.place[chosen], return_inverse=True)
-        principals, actions, using = self._write_calls(calls)
-        counts, texts, arn = _write_arns(uses, chosen)
-        sources, parts, ended = _write_parts(owners, places >> INDEX_BITS, slices)
-        return Batch(
-            principals=principals,
-            actions=actions,
-            calls=using,
-            sessions=tuple([
-                (found.operator, found.via) for found in map(uses.sessions.__getitem__, session_numbers.tolist())
-            ]),
-            regions=tuple([uses.places[number].region or "" for number in region_numbers.tolist()]),
-            texts=texts,
-            sources=sources,
-            parts=parts,
-            ended=ended if last else (),
-            call=call.astype("<u4").tobytes(),
-            session=session.astype("<u4").tobytes(),
-            region=region.astype("<u4").tobytes(),
-            time=uses.time[chosen].astype("<u4").tobytes(),
-            event=uses.event[chosen].astype("<u8").tobytes(),
-            index=(places & INDEX_MAX).astype("<u4").tobytes(),
-            arns=counts.astype("<u2").tobytes(),
-            arn=arn.astype("<u4").tobytes(),
-        )  # fmt: skip
-
-    def _write_calls(
-        self, calls: Iterable[Call]
-    ) -> tuple[tuple[UsingPrincipal, ...], tuple[str, ...], tuple[UsingCall, ...]]:
-        principals: dict[int, int] = {}
-        actions: dict[int, int] = {}
-        written: list[UsingPrincipal] = []
-        using: list[UsingCall] = []
-        for call in calls:
-            number = principals.get(id(call.actor))
-            if number is None:
-                number = principals[id(call.actor)] = len(written)
-                principal = call.actor.principal
-                assert principal is not None  # noqa: S101 - an actor without one is excluded before
-                written.append(UsingPrincipal(principal.arn, principal.unique_id, principal.kind))
-            indexes = tuple([actions.setdefault(action, len(actions)) for action in call.actions])
-            using.append(UsingCall(number, call.outcome, indexes))
-        return tuple(written), tuple([self._names[action] for action in actions]), tuple(using)
-
-
-def _write_arns(uses: Uses, chosen: Numbers) -> tuple[Numbers, tuple[str, ...], Numbers]:
-    """How many ARNs each use names, their texts, and which ones the uses name, one use after the other."""
-    begins, ends = uses.arns_from[chosen], uses.arns_to[chosen]
-    counts = np.minimum(ends - begins, 2**16 - 1)
-    total = int(counts.sum())
-    if not total:
-        return counts, (), np.zeros(0, np.int64)
-    places = np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total)
-    _, firsts, which = np.unique(uses.arn_hashes[places], return_index=True, return_inverse=True)
-    assert uses.batch is not None  # noqa: S101 - ARNs come with the batch that has their texts
-    return counts, tuple(map(uses.batch.read_arn, places[firsts].tolist())), which
-
-
-def _write_parts(
-    owners: Numbers, sequences: Numbers, slices: Sequence[SliceRows]
-) -> tuple[tuple[bytes, ...], tuple[Part, ...], tuple[int, ...]]:
-    """The sources, the slices that the uses are of, and which sources end."""
-    bounds = np.flatnonzero(np.diff(owners) | np.diff(sequences)) + 1
-    begins = [0, *bounds.tolist()]
-    ends = [*bounds.tolist(), len(owners)]
-    sources: dict[bytes, int] = {}
-    parts: list[Part] = []
-    for begin, end in zip(begins, ends, strict=True):
-        found = slices[int(owners[begin])]
-        sequence = int(sequences[begin]).to_bytes(SEQUENCE_BYTES, "big")
-        parts.append(Part(sources.setdefault(found.source, len(sources)), sequence, end - begin))
-    over = {each.source for each in slices if each.ended}
-    return tuple(sources), tuple(parts), tuple([number for source, number in sources.items() if source in over])
 
 
 class UnreadableUses(ValueError):
