@@ -27,7 +27,7 @@ CHECK_SECONDS = 2.0
 """How often quiet shards are looked at: a Redis that came back older shows nowhere else."""
 
 FLUSH_SECONDS_BEHIND = 1.0
-TELL_SECONDS_BEHIND = 5.0
+TELL_SECONDS_BEHIND = 15.0
 
 UNFLUSHED_USES_MAX = 100_000
 """Beyond that uses wait for a flush, whatever the time: memory is bounded, and a slow Redis slows the reading down."""

@@ -175,18 +175,23 @@ class Member:
     def read_metrics(self) -> dict[str, float]:
         """The plain metrics that it serves; none where it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
-                lines = answer.read().decode().splitlines()
+            lines = self._scrape().splitlines()
         except OSError:
             return {}
         pairs = [line.rsplit(" ", 1) for line in lines if line and not line.startswith("#") and "{" not in line]
         return {name: float(value) for name, value in pairs}
 
+    def _scrape(self) -> str:
+        """What Prometheus would get: compressed, as it is kept."""
+        asked = urllib.request.Request(f"http://127.0.0.1:{self.port}/metrics", headers={"Accept-Encoding": "gzip"})
+        with urllib.request.urlopen(asked, timeout=5) as answer:  # noqa: S310 - of a process of our own
+            raw: bytes = answer.read()
+            return (gzip.decompress(raw) if answer.headers["Content-Encoding"] == "gzip" else raw).decode()
+
     def read_labelled(self, name: str, label: str) -> float:
         """The value of one metric with one label, 0 where there is none."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
-                text = answer.read().decode()
+            text = self._scrape()
         except OSError:
             return 0.0
         found = re.search(rf'^{name}{{[a-z]+="{label}"}} ([0-9.e+]+)$', text, re.MULTILINE)

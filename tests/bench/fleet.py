@@ -31,8 +31,8 @@ RATE = 5_000
 LATENCY_SECONDS = 20
 
 
-LOOK_SECONDS = 1.0
-"""How often a side is asked whether it is done: its /metrics is megabytes, and each answer is work of the side measured."""
+LOOK_SECONDS = 2.0
+"""How often a side is asked whether it is done: each answer is work of the side that is measured."""
 
 
 def wait_for(state: Callable[[], bool], what: str, every: float = 0.02) -> float:
