@@ -13,11 +13,11 @@ from datetime import date, datetime, timedelta
 from typing import Any, BinaryIO, TypeVar
 
 from processor.batch import ReplayOrder, Style, choose_as_of, collect_seldom, finish, print_out, read_inventories
-from processor.core.batches import Decoded, add_decoded
+from processor.core.held import Held
 from processor.core.horizon import Horizon
 from processor.core.notifications import LogObject
 from processor.opening import Opened, Place, load_loops, load_opened, open_store
-from processor.replay import FLUSH_SECONDS, FLUSH_USES, HELD_RECORDS
+from processor.replay import FLUSH_SECONDS, FLUSH_USES
 from processor.settings import Settings
 from processor.shell.aws import CALL_ERRORS, Aws, Target, explain, find_code, is_passing
 from processor.shell.digests import FINDINGS_SAID_MAX, Verifier
@@ -97,7 +97,7 @@ class Filler:
     def __init__(self, opened: Opened, warn: Warn) -> None:
         self._opened = opened
         self._warn = warn
-        self._held = Decoded([], [], [])
+        self._held = Held()
         self._moves: dict[bytes, bytes] = {}
         self._flushed_at = time.monotonic()
         self._uses_at_flush = 0
@@ -106,15 +106,15 @@ class Filler:
         """Take in a file, from where the store has it."""
         for found in read_object(log, file, self._opened.state.positions, NEVER):
             found.decoded.name_origin((found.origin, 0))
-            add_decoded(self._held, found.decoded)
+            self._held.add(found.decoded)
             self._moves[found.name] = found.position
             if found.damage is not None:
                 self._warn(f"{found.origin} {found.damage}: what could be read of it was")
-            if self._held.read >= HELD_RECORDS or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+            if self._held.is_full or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
                 await self._apply()
 
     async def _apply(self) -> None:
-        held, self._held = self._held, Decoded([], [], [])
+        held, self._held = self._held.decoded, Held()
         pipeline, state = self._opened.pipeline, self._opened.state
         pipeline.feed(held)
         self._opened.rejects.note(pipeline.intake.rejects)

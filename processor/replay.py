@@ -7,7 +7,7 @@ they stand in it. What is given again is skipped up to there, so that a run that
 import time
 from collections.abc import Callable, Iterable
 
-from processor.core.batches import Decoded, add_decoded
+from processor.core.held import Held
 from processor.core.records import TIME_MAX, Rejected
 from processor.core.stream import decode_stream
 from processor.opening import Opened
@@ -17,9 +17,6 @@ from processor.shell.layout import Position, unpack_position
 FLUSH_SECONDS = 10.0
 FLUSH_USES = 1_000_000
 """A batch has nobody waiting for it, and can be read again: its flushes are few, as each writes a hot cell anew."""
-
-HELD_RECORDS = 4_096
-"""Records of many small files are applied together."""
 
 
 class AsOfError(ValueError):
@@ -42,7 +39,7 @@ class Replay:
         self._step = step
         self._flushed_at = time.monotonic()
         self._uses_at_flush = 0
-        self._held = Decoded([], [], [])
+        self._held = Held()
         self._moves: list[tuple[bytes, Position]] = []
 
     async def read(self, sources: Iterable[Source]) -> None:
@@ -77,25 +74,25 @@ class Replay:
             if index <= before.index:
                 continue
             decoded.name_origin((reader.source.name, index))
-            add_decoded(self._held, decoded)
+            self._held.add(decoded)
             if until < TIME_MAX:
                 beyond = self._pipeline.ledger.beyond_until
                 self._apply_held()
                 cut = cut or self._pipeline.ledger.beyond_until > beyond
             if name is not None:
                 self._moves.append((name, Position(index, whole=False, cut=cut, until=until)))
-            if until < TIME_MAX or self._held.read >= HELD_RECORDS:
+            if until < TIME_MAX or self._held.is_full:
                 self._apply_held()
                 await self._flush_if_due()
         if reader.damage is not None:
             self._warn(f"{reader.source.name} {reader.damage}: what could be read of it was")
-            self._held.rejected.append(Rejected("damaged_file", b"", (reader.source.name, index)))
+            self._held.decoded.rejected.append(Rejected("damaged_file", b"", (reader.source.name, index)))
         if name is not None:
             self._moves.append((name, Position(index, whole=True, cut=cut, until=until)))
 
     def _apply_held(self) -> None:
         """Apply what was read, and then move the positions that it was read up to."""
-        held, self._held = self._held, Decoded([], [], [])
+        held, self._held = self._held.decoded, Held()
         self._pipeline.feed(held)
         for name, position in self._moves:
             self._state.move(name, position.pack())

@@ -30,7 +30,7 @@ CREDENTIALS = {
     "AWS_REGION": REGION,
     "AWS_DEFAULT_REGION": REGION,
 }
-READY_SECONDS_MAX = 20.0
+READY_SECONDS_MAX = 60.0
 
 THROTTLING = """
 rules:
@@ -64,14 +64,19 @@ class Served:
     def start(self, *command: str) -> None:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + READY_SECONDS_MAX
-        while not self._answers():
-            assert self.process.poll() is None, f"{command[0]} ended with {self.process.returncode}"
-            assert time.monotonic() < end, f"{command[0]} does not answer"
-            time.sleep(0.05)
+        try:
+            while not self._answers():
+                assert self.process.poll() is None, f"{command[0]} ended with {self.process.returncode}"
+                assert time.monotonic() < end, f"{command[0]} does not answer"
+                time.sleep(0.05)
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(self.url, timeout=2):  # noqa: S310 - our own http URL
+            with urllib.request.urlopen(self.url, timeout=5):  # noqa: S310 - our own http URL
                 return True
         except urllib.error.HTTPError:
             return True

@@ -137,10 +137,12 @@ class SourceReader:
             return None
         digest = xxh3_128(f"{resolve_file(self.source.path)}\0{self.source.occurrence}\0".encode())
         try:
-            self._whole = self._file.read(WHOLE_BYTES_MAX)
+            # A read gets memory of the length that it asks for first: far more than most files have.
+            wanted = min(os.fstat(self._file.fileno()).st_size + 1, WHOLE_BYTES_MAX)
+            self._whole = self._file.read(wanted)
             digest.update(self._whole)
             self.size = len(self._whole)
-            if self.size == WHOLE_BYTES_MAX:
+            if self.size == wanted:
                 self._whole = None
                 while chunk := self._file.read(CHUNK_BYTES):
                     digest.update(chunk)
