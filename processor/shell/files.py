@@ -64,7 +64,7 @@ def find_sources(paths: Iterable[str]) -> tuple[list[Source], list[LeftOut]]:
     counts: dict[str, int] = {}
     for path in paths:
         for file in sorted(_walk(path, left_out), key=_order):
-            name = file if file == STDIN else os.path.realpath(file)
+            name = file if file == STDIN else resolve_file(file)
             counts[name] = counts.get(name, -1) + 1
             found.append(Source(file, counts[name]))
     return found, left_out
