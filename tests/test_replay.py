@@ -484,6 +484,18 @@ def find_processes_of(folder: Path) -> list[str]:
     return found
 
 
+def size_of(state: Path) -> int:
+    """The bytes that a store has written."""
+    return sum(path.stat().st_size for path in state.glob("redis/appendonlydir/*.aof"))
+
+
+def wait_for_growth(process: subprocess.Popen[bytes], state: Path, size: int) -> None:
+    """Until a store has written so much, or the process has ended."""
+    end = time.monotonic() + 30
+    while process.poll() is None and size_of(state) < size and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [11, 12, 13])
 def test_killed_at_any_moment_and_resumed(
@@ -494,14 +506,18 @@ def test_killed_at_any_moment_and_resumed(
     read_before = 0
     cut_off = 0
     for pause in (0.0, FLUSH_SECONDS_MAX, FLUSH_SECONDS_MAX):
-        process = start_gapwatch("replay", "--format", "json", "--state", state, big)
-        time.sleep(chance.uniform(0.8, 1.8))
+        size_before = size_of(state)
+        process = start_gapwatch("replay", "--format", "json", "--state", state, big, stdout=subprocess.DEVNULL)
+        wait_for_growth(process, state, size_before + 100)  # It has claimed the store, and begins to read.
+        time.sleep(chance.uniform(0.5, 1.2))
         if pause and process.poll() is None:
             # Time goes on for a process that stands still: it writes what it has as soon as it is let go.
             process.send_signal(signal.SIGSTOP)
             time.sleep(pause)
+            before = size_of(state)
             process.send_signal(signal.SIGCONT)
-            time.sleep(chance.uniform(0.2, 0.6))
+            wait_for_growth(process, state, before + 50_000)
+            time.sleep(chance.uniform(0.0, 0.1))
         process.kill()
         process.communicate()
         reported = gapwatch("report", "--format", "json", "--state", state)
