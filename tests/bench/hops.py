@@ -34,6 +34,8 @@ BATCHES = 8
 """As many events, and batches of some 250 records, as a backlog's answer to GetRecords holds. They are flushed when all are
 read, as so many records of S3 are: it is the framings that are compared."""
 
+UNZIPS = 4
+
 
 def quiet(text: str) -> None:
     """Nobody reads warnings here."""
@@ -165,11 +167,21 @@ async def run_tenths(corpus: Path) -> dict[str, Any]:
     return await measure(corpus, work) | {"rates": rates, "memory": memory}
 
 
-def run_two(corpus: Path) -> dict[str, Any]:
+def run_unzip(corpus: Path, part: slice = slice(None)) -> dict[str, Any]:
+    """Only unzip files, over and over: what shares nothing with another process but the machine."""
+    zipped = [path.read_bytes() for path in sorted((corpus / "AWSLogs").rglob("*.json.gz"))[part]]
+    begun = time.perf_counter()
+    for _ in range(UNZIPS):
+        for each in zipped:
+            deflate.gzip_decompress(each)
+    return {"records": len(zipped), "wall_seconds": time.perf_counter() - begun}
+
+
+def run_two(corpus: Path, hops: Sequence[str]) -> dict[str, Any]:
     """Two processes at once, each on every other file, with a store of its own."""
     halves = [
         subprocess.Popen([sys.executable, "-m", "tests.bench.hops", half, str(corpus)], stdout=subprocess.PIPE)
-        for half in ("even", "odd")
+        for half in hops
     ]
     found = [msgspec.json.decode(half.communicate()[0]) for half in halves]
     return {
@@ -266,7 +278,11 @@ RUNS: dict[str, Callable[[Path], Any]] = {
     "cloudwatch-logs": run_log_batches,
     "replay": run_replay,
     "tenths": run_tenths,
-    "two": run_two,
+    "two": lambda corpus: run_two(corpus, ("even", "odd")),
+    "unzip": run_unzip,
+    "unzip-even": lambda corpus: run_unzip(corpus, slice(0, None, 2)),
+    "unzip-odd": lambda corpus: run_unzip(corpus, slice(1, None, 2)),
+    "unzip-two": lambda corpus: run_two(corpus, ("unzip-even", "unzip-odd")),
     "store": run_store,
 }
 
