@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, BinaryIO, TypeVar
@@ -138,12 +139,13 @@ async def run_backfill(order: BackfillOrder, place: Place, style: Style, warn: W
     """Read the days, store, report. Returns the exit code."""
     bucket, prefix = read_url(order.url)
     fresh = read_inventories(order.inventories, order.organizations, warn)
-    async with open_client(order) as client, open_store(place, warn) as store:
+    async with open_client(order) as client, open_store(place, warn) as store, AsyncExitStack() as held:
         source = LogBucket(client, bucket, prefix)
         regions = await list_logs(order, source.find_regions())
         verifier = await load_digests(order, client, source, regions) if order.verify else None
         load_loops(warn)
         await store.claim(exclusive=place.url is None)
+        await held.enter_async_context(store.beating())
         opened = await load_opened(store, order.settings, Horizon(), fresh=fresh)
         progress = Progress((order.last - order.first).days + 1)
         filler = Filler(opened, warn)

@@ -4,7 +4,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -48,9 +48,10 @@ async def run_replay(order: ReplayOrder, place: Place, style: Style, warn: Calla
     for left in left_out:
         warn(f"left out {left.path}: {left.why}")
     fresh = read_inventories(order.inventories, order.organizations, warn)
-    async with open_store(place, warn) as store:
+    async with open_store(place, warn) as store, AsyncExitStack() as held:
         load_loops(warn)
         await store.claim(exclusive=place.url is None)
+        await held.enter_async_context(store.beating())
         horizon = Horizon()
         until = TIME_MAX if order.as_of is None else order.as_of
         opened = await load_opened(store, order.settings, horizon, until=until, fresh=fresh)

@@ -4,6 +4,7 @@ A source's position is stored with the state that it produced: how many records 
 they stand in it. What is given again is skipped up to there, so that a run that was killed goes on where it was.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 
@@ -50,6 +51,7 @@ class Replay:
         await self._state.flush()
 
     async def _read_source(self, source: Source) -> None:
+        await asyncio.sleep(0)  # the hold's beat has its turn
         reader = SourceReader(source)
         try:
             await self._read_from(reader, reader.identify())
@@ -103,6 +105,7 @@ class Replay:
     async def _flush_if_due(self) -> None:
         uses = self._pipeline.tally.classes["use"]
         now = time.monotonic()
+        await asyncio.sleep(0)  # as above
         if now - self._flushed_at < FLUSH_SECONDS and uses - self._uses_at_flush < FLUSH_USES:
             return
         await self._state.flush()

@@ -78,7 +78,8 @@ async def hold_once(
     health.why_not = "loading"
     runner = Runner(order, store, health, warn)
     try:
-        await runner.load()
+        async with store.beating():
+            await runner.load()
         held.runner = runner
         async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn):
             await runner.follow(stopping, flush_seconds)

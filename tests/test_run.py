@@ -36,12 +36,15 @@ class Running:
     """A gapwatch that runs: its URL, what it says, its metrics."""
 
     def __init__(self, *args: object) -> None:
-        self.process = start_gapwatch("run", *args, stdin=subprocess.DEVNULL)
+        self.process = self.start(*args)
         self.lines: list[str] = []
         self.url = ""
         self._listening = threading.Thread(target=self._listen, daemon=True)
         self._listening.start()
         wait_for(lambda: bool(self.url) or self.process.poll() is not None, START_SECONDS_MAX)
+
+    def start(self, *args: object) -> subprocess.Popen[bytes]:
+        return start_gapwatch("run", *args, stdin=subprocess.DEVNULL)
 
     def _listen(self) -> None:
         assert self.process.stderr is not None

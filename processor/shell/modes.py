@@ -15,7 +15,9 @@ from processor.core.key_tables import SHARD_SHIFT
 from processor.core.records import TIME_MAX
 from processor.core.sessions import SHARDS
 from processor.shell.commands import Command
-from processor.shell.redis import EMBEDDED, LAYOUT, OWNER_SILENT_SECONDS, Store, StoreBusy, StoreRefused, name_owner
+from processor.shell.holds import SHARD_SILENT_SECONDS
+from processor.shell.owners import name_owner
+from processor.shell.redis import EMBEDDED, LAYOUT, Store, StoreBusy, StoreRefused
 
 KAFKA = b"kafka"
 
@@ -126,7 +128,7 @@ async def check_drained(store: Store, parts: Iterable[ShardPart], *, accept_hole
     behind = 0
     for part in parts:
         owner = part.meta.get(b"owner")
-        if owner and seconds - float(part.meta.get(b"renewed", b"0")) <= OWNER_SILENT_SECONDS:
+        if owner and seconds - float(part.meta.get(b"renewed", b"0")) <= SHARD_SILENT_SECONDS:
             raise StoreBusy(
                 f"the store at {store.where} is in Kafka mode, and shard {part.number} is held by {name_owner(owner)}: stop the "
                 "intakes, wait until the ledgers have read all, and stop those"

@@ -28,11 +28,11 @@ last. It holds positions and the state that they produced, so that the store is 
 import asyncio
 import os
 import secrets
-import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import redis.asyncio as aioredis
@@ -53,17 +53,23 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from processor.core.sessions import SHARDS
 from processor.shell.commands import Command, pack_commands, split_command
+from processor.shell.owners import is_dead_here, name_host, name_owner
 
 EMBEDDED = "embedded"
-SCRIPTS = ("claim", "flush", "release", "claim_shard", "lease", "advance")
+SCRIPTS = ("claim", "flush", "beat", "release", "claim_shard", "lease", "advance")
 
 LAYOUT = "3"
 """1 and 2 hashed the ids of events otherwise: what they have seen would not be known again."""
 
-OWNER_SILENT_SECONDS = 30.0
-"""An owner that has not renewed for so long, by Redis' clock, is held to be dead."""
+OWNER_SILENT_SECONDS = 10.0
+"""An owner of a whole store that has not renewed for so long, by Redis' clock, is held to be dead: with what a claim and a load
+take, a standby on another host has taken over within 15 s. `run` renews each second; what flushes seldom beats (`beating`)."""
+
+AWAY_SECONDS = 1.0
+"""An answer that took longer: Redis was away, or this process was, and an owner may have had no chance to renew."""
 
 RENEW_SECONDS = 5.0
+BEAT_SECONDS = 1.0
 WAIT_SECONDS_MAX = 1.0
 RELEASE_SECONDS_MAX = 1.5
 
@@ -221,10 +227,14 @@ class Store:
         out, and one whose process on this host is gone is replaced at once.
         """
         seen: tuple[bytes, bytes] | None = None
-        waited = 0.0
+        waited = patient_until = 0.0
         while True:
+            asked_at = time.monotonic()
             owner, renewed, age = await self.persist(self._read_owner, "read the owner")
-            if owner is None or exclusive or age > OWNER_SILENT_SECONDS or self._is_gone(owner):
+            if (now := time.monotonic()) - asked_at > AWAY_SECONDS:
+                patient_until = now + OWNER_SILENT_SECONDS
+            silent = age > OWNER_SILENT_SECONDS and now >= patient_until
+            if owner is None or exclusive or silent or self._is_gone(owner):
                 if await self.persist(partial(self._take, owner, renewed, mode), "claim"):
                     return
                 continue
@@ -241,7 +251,7 @@ class Store:
 
     def _is_gone(self, owner: bytes) -> bool:
         """Whether an owner is a dead process of this host, or this writer itself, before Redis came back older."""
-        return owner.endswith(b" " + self.member.encode()) or _is_dead_here(owner)
+        return owner.endswith(b" " + self.member.encode()) or is_dead_here(owner)
 
     async def _read_owner(self) -> tuple[bytes | None, bytes, float]:
         owner, renewed = await self.client.hmget(self._meta, "owner", "renewed")
@@ -267,6 +277,24 @@ class Store:
     async def renew(self) -> None:
         """Show that this writer lives, and see whether the store is still the one that it wrote. Raises StoreLost."""
         await self.flush([])
+
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Renew the hold while something goes on that flushes seldom, or not yet. Nothing is raised where the hold is lost: the
+        next flush says so."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(BEAT_SECONDS)
+                with suppress(RedisError, OSError):
+                    await self.scripts["beat"](keys=[self._meta], args=[self._last.owner])
+
+        task = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def flush(self, commands: list[Command]) -> None:
         """Write all commands or none of them. Raises StoreLost where the store is no longer this writer's.
@@ -321,28 +349,6 @@ def _is_passing(error: ResponseError) -> bool:
     if isinstance(error, (OutOfMemoryError, ExecAbortError, MasterDownError)):
         return True
     return str(error).startswith(("OOM", "EXECABORT", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY"))
-
-
-def name_owner(owner: bytes) -> str:
-    """Which process an owner is, for a person."""
-    mode, _, member = owner.decode(errors="replace").split(" ", 2)
-    host, pid, _ = member.rsplit(":", 2)
-    return f"process {pid} on {host}, {mode}"
-
-
-def name_host() -> str:
-    """This host and its space of process ids: containers may share a host's name, but not its processes."""
-    try:
-        return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"  # noqa: PTH116 - of a link that is no path
-    except OSError:
-        return socket.gethostname()
-
-
-def _is_dead_here(owner: bytes) -> bool:
-    """Whether the owner was a process of this host that is gone."""
-    host, _, rest = owner.decode(errors="replace").split(" ", 2)[-1].partition(":")
-    pid = rest.partition(":")[0]
-    return host == name_host() and Path("/proc/self").exists() and not Path("/proc", pid).exists()
 
 
 def hide_password(url: str) -> str:
