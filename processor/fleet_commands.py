@@ -16,6 +16,7 @@ from processor.__main__ import (
     gather_settings,
 )
 from processor.saying import warn
+from processor.source_options import SourceOrder, choose_endpoint, choose_streams
 from processor.topic_commands import choose_brokers, gather_brokers
 
 CONNECTION = ("brokers", "security", "mechanism", "user", "password_file", "ca", "certificate", "key")
@@ -57,15 +58,9 @@ def take_connection(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command()
-@click.option(
-    "--source",
-    "paths",
-    multiple=True,
-    required=True,
-    metavar="PATH",
-    help="A file or folder to follow; may be given more than once. All intakes see it under the same path.",
-)
-@click.option("--once", is_flag=True, help="End when all is read and sent, by this intake or another.")
+@choose_streams
+@choose_endpoint
+@click.option("--once", is_flag=True, help="End when all files are read and sent, by this intake or another.")
 @choose_inventory
 @choose_settings
 @choose_brokers
@@ -73,6 +68,9 @@ def take_connection(options: dict[str, Any]) -> dict[str, Any]:
 @explain_failure
 def intake(
     paths: Sequence[str],
+    streams: Sequence[str],
+    queues: Sequence[str],
+    endpoint_url: str | None,
     once: bool,
     inventories: Sequence[str],
     organizations: Sequence[str],
@@ -84,19 +82,25 @@ def intake(
 ) -> int:  # fmt: skip
     """Read sources, and write what was done to Kafka for the ledgers.
 
-    Start as many as you like on the same sources: each file is read by one of them at a time. With --inventory it writes the
-    grants to Kafka, too. Serves /metrics, /healthz and /readyz.
+    Start as many as you like, all with the same sources: each file and each shard of a stream is read by one of them at a time.
+    With --inventory it writes the grants to Kafka, too. Serves /metrics, /healthz and /readyz.
     """
     from processor.batch import read_inventories
-    from processor.intake_run import IntakeOrder, run_intake
+    from processor.intake_run import run_intake
+    from processor.intake_runner import IntakeOrder
     from processor.stopping import stop_on_signals
 
     brokers = gather_brokers(**take_connection(options))
     settings = gather_settings(**options, run={"host": host, "port": port})
+    sources = SourceOrder(tuple(paths), tuple(streams), tuple(queues), (), endpoint_url)
+    sources.check_given()
+    if once and (streams or queues):
+        raise click.UsageError("--once ends when all files are read: streams and queues have no end")
     inventory = read_inventories(inventories, organizations, warn)
-    order = IntakeOrder(brokers, prefix, url, tuple(paths), settings, inventory, once)
+    order = IntakeOrder(brokers, prefix, url, tuple(paths), settings, inventory, once, names=(*streams, *queues))
 
     async def run_here() -> int:
+        order.feeds = await sources.open(settings, warn)
         return await run_intake(order, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())
 
     return asyncio.run(run_here())

@@ -13,11 +13,11 @@ from processor.core.batches import Decoded, add_decoded
 from processor.core.intake import Intake
 from processor.core.records import Rejected
 from processor.core.uses_writer import SliceRows, UsesWriter
-from processor.shell.feeds import Slice
+from processor.shell.feeds import Feed, Slice
 from processor.shell.follow import count_rows
 from processor.shell.leases import Leases, Move, count_now
 from topics.contract import SHARDS
-from topics.uses import CODEC, Mark, Message
+from topics.uses import CODEC, NO_ORDER, Mark, Message
 
 GROUP_RECORDS = 32_768
 """Records of a group: some 512 uses a message, which makes Faust's costs of each one small."""
@@ -33,16 +33,26 @@ class UsesLog(Protocol):
         """Write to topic `rejected`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent and stored: how far sources moved, and the receipts of what has no position."""
+
+    moves: Sequence[Move]
+    receipts: Sequence[tuple[Feed, tuple[object, ...]]]
+
+
 @dataclass(slots=True)
 class _Group:
     decoded: Decoded = field(default_factory=lambda: Decoded([], [], []))
     slices: list[SliceRows] = field(default_factory=list)
     moves: dict[bytes, Move] = field(default_factory=dict)
+    receipts: list[tuple[Feed, tuple[object, ...]]] = field(default_factory=list)
     rows: int = 0
 
 
 class Sender:
-    """Sends one intake's groups. `note_rejects` is told of what was rejected, before it is counted as stored."""
+    """Sends one intake's groups. `note_rejects` is told of what was rejected, before it is counted as stored; `note_sent` of what
+    is stored."""
 
     def __init__(
         self,
@@ -51,12 +61,14 @@ class Sender:
         leases: Leases,
         log: UsesLog,
         note_rejects: Callable[[list[Rejected]], None],
+        note_sent: Callable[[Sent], None] = lambda sent: None,
     ) -> None:
         self.intake = intake
         self._writer = writer
         self._leases = leases
         self._log = log
         self._note_rejects = note_rejects
+        self._note_sent = note_sent
         self._group = _Group()
         self._sent: dict[bytes, bytes] = {}
         self._sending: asyncio.Future[None] | None = None
@@ -69,19 +81,30 @@ class Sender:
     def add(self, lease: bytes, before: bytes, found: Slice) -> None:
         """Put a slice into the group; `before` is the source's position as it was read from the store, before which the
         last group may have moved it on."""
+        self._add_rows(found)
         group = self._group
-        found.decoded.name_origin((found.origin, found.start))
-        group.slices.append(SliceRows(group.rows, found.name, found.start, found.ends))
-        group.rows += count_rows(found.decoded)
-        add_decoded(group.decoded, found.decoded)
         earlier = group.moves.get(found.name)
         before = earlier.before if earlier is not None else self._sent.pop(found.name, before)
         group.moves[found.name] = Move(lease, found.name, before, found.position, found.ends)
 
+    def add_unplaced(self, feed: Feed, found: Slice) -> None:
+        """Put a slice into the group that moves no source, as a queue's; its receipts are acknowledged once it is stored."""
+        self._add_rows(found)
+        if found.receipts:
+            self._group.receipts.append((feed, found.receipts))
+
+    def _add_rows(self, found: Slice) -> None:
+        group = self._group
+        found.decoded.name_origin((found.origin, found.start))
+        source = found.name or NO_ORDER
+        group.slices.append(SliceRows(group.rows, source, found.start, found.ends, found.base, found.places))
+        group.rows += count_rows(found.decoded)
+        add_decoded(group.decoded, found.decoded)
+
     async def send(self) -> None:
         """Send the group, once the one before it is stored. Raises StoreLost or BrokerError: then `reset`, and read again."""
         group, self._group = self._group, _Group()
-        if not group.moves:
+        if not group.slices:
             return
         self._sent = {move.name: move.position for move in group.moves.values() if not move.ends}
         messages = [
@@ -95,7 +118,9 @@ class Sender:
         async def finish() -> None:
             await self._send_all(messages)
             await self._log.reject(rejects)
-            await self._leases.advance(group.moves.values(), counted)
+            moves = list(group.moves.values())
+            await self._leases.advance(moves, counted)
+            self._note_sent(Sent(moves, group.receipts))
 
         self._sending = asyncio.ensure_future(finish())
         await asyncio.sleep(0)

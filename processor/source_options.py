@@ -24,8 +24,8 @@ def choose_endpoint(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
-def choose_sources(command: Command) -> Command:
-    """The sources of `run`."""
+def choose_streams(command: Command) -> Command:
+    """The sources of `intake`, of which several processes can each read a part."""
     for option in reversed(
         (
             click.option(
@@ -40,14 +40,19 @@ def choose_sources(command: Command) -> Command:
                 "--sqs", "queues", multiple=True, metavar="QUEUE_URL",
                 help="An SQS queue of EventBridge events, or of notifications that name log files in S3.",
             ),
-            click.option(
-                "--reconcile", "buckets", multiple=True, metavar="s3://BUCKET/PREFIX",
-                help="Log files of the same trails, compared with the streams: what these missed is found and counted.",
-            ),
         )
     ):  # fmt: skip
         command = option(command)
-    return choose_endpoint(command)
+    return command
+
+
+def choose_sources(command: Command) -> Command:
+    """The sources of `run`."""
+    command = click.option(
+        "--reconcile", "buckets", multiple=True, metavar="s3://BUCKET/PREFIX",
+        help="Log files of the same trails, compared with the streams: what these missed is found and counted.",
+    )(command)  # fmt: skip
+    return choose_endpoint(choose_streams(command))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class SourceOrder:
             return ()
         # Not imported for those who read files only: botocore takes its time.
         from processor.shell.aws import Aws
-        from processor.shell.feeds import Feed, Positions
+        from processor.shell.feeds import ALONE, Feed, Positions, Sharing
         from processor.shell.kinesis import KinesisFeed
         from processor.shell.reconcile import ReconcileFeed
         from processor.shell.sqs import SqsFeed
@@ -86,15 +91,15 @@ class SourceOrder:
         # Those that read, at the time: they are opened anew when a store is lost.
         streams: dict[str, Feed] = {}
 
-        def open_stream(stream: str, positions: Positions) -> Feed:
-            streams[stream] = KinesisFeed(stream, aws, positions, warn, settings.run.poll_seconds)
+        def open_stream(stream: str, positions: Positions, sharing: Sharing = ALONE) -> Feed:
+            streams[stream] = KinesisFeed(stream, aws, positions, warn, settings.run.poll_seconds, sharing)
             return streams[stream]
 
-        def open_queue(url: str, positions: Positions) -> Feed:
-            streams[url] = SqsFeed(url, aws, positions, warn)
+        def open_queue(url: str, positions: Positions, sharing: Sharing = ALONE) -> Feed:
+            streams[url] = SqsFeed(url, aws, positions, warn, sharing)
             return streams[url]
 
-        def open_bucket(url: str, positions: Positions) -> Feed:
+        def open_bucket(url: str, positions: Positions, sharing: Sharing = ALONE) -> Feed:
             return ReconcileFeed(url, aws, positions, warn, streams.values)
 
         openers = ((open_stream, self.streams), (open_queue, self.queues), (open_bucket, self.buckets))

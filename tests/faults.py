@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import processor.shard as shard_module
-from processor.intake_run import IntakeRunner
+from processor.intake_runner import IntakeRunner
 from processor.sending import Sender
 from processor.shards import Shards
 from processor.shell.holds import ShardHold

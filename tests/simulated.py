@@ -103,7 +103,9 @@ class SimulatedRedis:
         return self._from_lua(answer)
 
     def _call_from_lua(self, *command: Any) -> Any:
-        return self._to_lua(self.execute(*command))
+        found = self.execute(*command)
+        # A hash is a list of fields and values to a script.
+        return self._to_lua([part for pair in found.items() for part in pair] if isinstance(found, dict) else found)
 
     def _to_lua(self, found: Any) -> Any:
         if isinstance(found, (list, tuple)):

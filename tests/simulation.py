@@ -37,7 +37,7 @@ from processor.core.ledger import Ledger
 from processor.core.principals import Principal
 from processor.core.sessions import Scope, key_of, shard_of
 from processor.core.tally import Tally
-from processor.intake_run import IntakeOrder, IntakeRunner
+from processor.intake_runner import IntakeOrder, IntakeRunner
 from processor.settings import RunSettings, Settings
 from processor.shard import ShardParts
 from processor.shards import Shards

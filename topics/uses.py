@@ -8,8 +8,10 @@ indexes of tables (u32), `time` is event time (u32), `event` the 64-bit hash of 
 whose top 6 bits are the shard (u64), `arns` how many ARNs of resources it names (u16) and `arn` which ones, one use after the
 other (u32). `parts` say which source the uses are of, one after the other: (index of `sources`, sequence, uses); with `index` (u32)
 of each use the sequence is its place in the source, which is the same however often and in whichever pieces the source is read.
-A ledger skips what is at or below what it has applied of a source. An intake sends the next uses of a source only after the
-earlier ones are acknowledged. `ended` are sources (indexes) of which nothing comes any more.
+A ledger skips what is at or below what it has applied of a source. Uses of the source NO_ORDER have no places: nothing of them
+is skipped, and what comes again is known by its event, within the duplicates' horizon. An intake sends the next uses of a
+source only after the earlier ones are acknowledged.
+`ended` are sources (indexes) of which nothing comes any more.
 
 **Mark.** How far a source is sent: up to `watermark`, in event time, all of its records are in the partition, before the mark.
 `accounts` tell since when accounts' logs are known. Coverage comes this way, in order with the uses that it vouches for.
@@ -39,6 +41,9 @@ USES_MAX = 65_536
 """Of one message: a column is 512 kB then at most, and a ledger's memory bounded."""
 
 SOURCE_BYTES = 16
+NO_ORDER = bytes(SOURCE_BYTES)
+"""The source of uses that have no place, as a queue's messages have none."""
+
 SourceId = Annotated[bytes, Meta(min_length=SOURCE_BYTES, max_length=SOURCE_BYTES)]
 Sequence = Annotated[bytes, Meta(min_length=1, max_length=32)]
 Number = Annotated[int, Meta(ge=0)]

@@ -11,7 +11,7 @@ from processor.core.compiled import Numbers, Words
 from processor.core.principals import Principal
 from processor.core.sessions import Actor, Call, Place, Session, hash_text
 from processor.core.uses import Uses
-from topics.uses import Batch, UsingPrincipal
+from topics.uses import NO_ORDER, Batch, UsingPrincipal
 
 KNOWN_MAX = 32_768
 """Calls, sessions and places that a reader remembers, each; beyond that it forgets all, as the same soon come again."""
@@ -141,6 +141,9 @@ def cut_applied(uses: Uses, batch: Batch, applied: Applied) -> tuple[Uses, dict[
     for part in batch.parts:
         end = begin + part.uses
         source = batch.sources[part.source] if part.source < len(batch.sources) else b""
+        if source == NO_ORDER:
+            begin = end
+            continue
         before = moved.get(source) or applied(source)
         if before is not None and part.sequence <= before[0]:
             keep[begin:end] = uses.row[begin:end] > before[1] if part.sequence == before[0] else False

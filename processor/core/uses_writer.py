@@ -24,18 +24,21 @@ MESSAGE_USES_MAX = 8_192
 INDEX_BITS = 32
 INDEX_MAX = 2**INDEX_BITS - 1
 SEQUENCE_BYTES = 4
-"""A use's place in a file: what of it is the sequence of its part, and what its index."""
+"""A use's place in its source: what of it is the sequence of its part, behind the base that it is counted from, and what its
+index."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceRows:
     """One slice in a batch: the rows from `first` on are of this source's slice, before which `start` rows came; `ended`: it was
-    the source's last."""
+    the source's last. Where rows have places of their own `places` are these, counted from `base`."""
 
     first: int
     source: bytes
     start: int
     ended: bool = False
+    base: bytes = b""
+    places: Numbers | None = None
 
 
 class UsesWriter:
@@ -55,6 +58,10 @@ class UsesWriter:
         owners = np.searchsorted(firsts, uses.row, side="right") - 1
         # A use's place in its source, however that was cut into slices.
         places = uses.row - firsts[owners] + np.array([each.start for each in slices], np.int64)[owners]
+        for number, each in enumerate(slices):
+            if each.places is not None:
+                begin, end = np.searchsorted(owners, (number, number + 1)).tolist()
+                places[begin:end] = each.places[uses.row[begin:end] - each.first]
         ordered = shards[order]
         bounds = np.flatnonzero(np.diff(ordered)) + 1
         for chosen in np.split(order, bounds):
@@ -168,6 +175,6 @@ def _write_parts(
     parts: list[Part] = []
     for begin, end in zip(begins, ends, strict=True):
         found = slices[int(owners[begin])]
-        sequence = int(sequences[begin]).to_bytes(SEQUENCE_BYTES, "big")
+        sequence = found.base + int(sequences[begin]).to_bytes(SEQUENCE_BYTES, "big")
         parts.append(Part(sources.setdefault(found.source, len(sources)), sequence, end - begin))
     return tuple(sources), tuple(parts)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from processor.core.batches import Decoded
+from processor.core.compiled import Numbers
 
 SLICES_HELD_MAX = 4
 """Slices that are read before they are applied: a few MB each."""
@@ -34,7 +35,8 @@ class Slice:
     to the feed only; both empty where a source has no positions. `receipts` are acknowledged after the flush. `compared`:
     the records have come by another way before, and those that did not are holes of that way. `forgotten`: names whose positions
     nobody will ask for again. `start`: how many rows of records came before in the source, however it was cut into slices; `ends`:
-    it is the last slice of a source that ends.
+    it is the last slice of a source that ends. Where rows have places of their own `places` says them, row by row, counted from
+    `base`; a greater base is beyond all places of a smaller one.
     """
 
     origin: str
@@ -47,6 +49,8 @@ class Slice:
     forgotten: tuple[bytes, ...] = ()
     start: int = 0
     ends: bool = False
+    base: bytes = b""
+    places: Numbers | None = None
 
 
 @dataclass(slots=True)
@@ -97,7 +101,62 @@ class Feed(Protocol):
         """Give back what was handed out and not acknowledged, as far as that takes no time."""
 
 
-OpenFeed = Callable[[Positions], Feed]
+Lineage = Mapping[bytes, tuple[bytes, ...]]
+"""The shards of a stream by name, each with its parents."""
+
+
+class Sharing(Protocol):
+    """What of its sources a process is to read, where several read the same: each shard and each file is read by one of them."""
+
+    @property
+    def is_shared(self) -> bool: ...
+
+    def add_stream(self, stream: str) -> None:
+        """Say that a stream is read; until its first `choose` nothing is known of it."""
+
+    def add_queue(self, url: str, find_watermark: Callable[[], int]) -> None:
+        """Say that a queue is read, and what says up to when this process has let go of what came through it."""
+
+    async def choose(
+        self, stream: str, lineage: Lineage, ready: Sequence[bytes], reached: Mapping[bytes, float]
+    ) -> set[bytes]:
+        """Of the shards that may be read now, those that this process is to read; their positions are brought up to date before.
+        `lineage`: all shards of the stream with their parents; `reached`: up to when those that are read here are stored."""
+
+    async def leave(self, shard: bytes, handed: bytes) -> None:
+        """A shard that was not chosen any more is read no further here; `handed` is the position of its last slice."""
+
+    async def take(self, file: bytes) -> bool:
+        """Whether this process is to read a file; its position is brought up to date before."""
+
+
+class Alone:
+    """The sharing of a process that reads all by itself."""
+
+    is_shared = False
+
+    def add_stream(self, stream: str) -> None: ...
+
+    def add_queue(self, url: str, find_watermark: Callable[[], int]) -> None: ...
+
+    async def choose(
+        self, stream: str, lineage: Lineage, ready: Sequence[bytes], reached: Mapping[bytes, float]
+    ) -> set[bytes]:
+        return set(ready)
+
+    async def leave(self, shard: bytes, handed: bytes) -> None: ...
+
+    async def take(self, file: bytes) -> bool:
+        return True
+
+
+ALONE = Alone()
+
+
+class OpenFeed(Protocol):
+    """Opens a feed on what is stored, alone or together with others."""
+
+    def __call__(self, positions: Positions, sharing: Sharing = ALONE) -> Feed: ...
 
 
 class Merged:

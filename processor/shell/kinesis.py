@@ -1,13 +1,13 @@
 """A Kinesis data stream -> slices, all of its shards at once, parents before their children.
 
-The position of a shard is the sequence number of the last record applied, or END. A record of the stream (an EventBridge event, a
-CloudWatch Logs batch, what KPL packed) is applied whole or not at all. A stream that was deleted and made again is another one: its
-creation time is part of its shards' names.
+The position of a shard is that of the last record applied (stream_places.py), or END. A record of the stream (an EventBridge
+event, a CloudWatch Logs batch, what KPL packed) is applied whole or not at all. A stream that was deleted and made again is another
+one: its creation time is part of its shards' names. Where several processes read it, `Sharing` says which shards are whose.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,11 +17,13 @@ from xxhash import xxh3_128
 from processor.core.batches import Decoded
 from processor.core.lineage import Shard, find_ready
 from processor.shell.aws import CALL_ERRORS, Aws, Calls, Target, find_code, refuse
-from processor.shell.feeds import Backoff, FeedHealth, Positions, Slice, cancel
+from processor.shell.feeds import ALONE, Backoff, FeedHealth, Positions, Sharing, Slice, cancel
+from processor.shell.files import SourceError
 from processor.shell.get_records import ANSWER, RecordsAnswer, cut_records, take_answers
 from processor.shell.pace import CALLS_SECONDS, Budget, Pace
-from processor.shell.payloads import decode_all
+from processor.shell.payloads import decode_in_order
 from processor.shell.progress import END, Progress
+from processor.shell.stream_places import SequenceError, unpack_place
 
 LIST_SECONDS = 60.0
 """How often shards are listed anew; also at once when one ends, which is when others begin."""
@@ -29,20 +31,15 @@ LIST_SECONDS = 60.0
 ENDED_SECONDS = 0.05
 """How often it is looked whether an ended shard is applied, so that its children may begin."""
 
+CHOOSE_SECONDS = 1.0
+"""How often it is asked which shards are ours, where others read, too; and shards are listed no more often than that."""
+
 GET_LIMIT = 10_000
 CONNECTIONS = 64
 
-Choose = Callable[[list[str]], Awaitable[set[str]]]
-"""Of the shards that may be read now, those that this process is to read: the place for leases among several."""
-
-
-async def choose_all(ready: list[str]) -> set[str]:
-    """Embedded, one process reads all shards."""
-    return set(ready)
-
 
 class KinesisFeed:
-    """Reads a stream, by name or ARN. `warn` gets a line when a call begins to fail; `choose` says which shards are ours."""
+    """Reads a stream, by name or ARN. `warn` gets a line when a call begins to fail."""
 
     def __init__(
         self,
@@ -51,13 +48,14 @@ class KinesisFeed:
         positions: Positions,
         warn: Callable[[str], None],
         poll_seconds: float = CALLS_SECONDS,
-        choose: Choose = choose_all,
+        sharing: Sharing = ALONE,
     ) -> None:
         self._aws = aws
         self._positions = positions
         self._warn = warn
         self._poll_seconds = max(CALLS_SECONDS, poll_seconds)
-        self._choose = choose
+        self._sharing = sharing
+        self._stream = stream
         is_arn = stream.startswith("arn:")
         self._where = {"StreamARN" if is_arn else "StreamName": stream}
         self._by_arn = {"StreamARN": stream} if is_arn else {}
@@ -71,6 +69,7 @@ class KinesisFeed:
         self._listed = False
         self.health = FeedHealth(f"kinesis:{stream.rpartition('/')[2]}")
         self._calls = Calls("kinesis", self._target, self.health, warn)
+        sharing.add_stream(stream)
 
     @property
     def caught_up(self) -> bool:
@@ -126,13 +125,15 @@ class KinesisFeed:
         try:
             while True:
                 ended = {shard_id for shard_id, task in tasks.items() if task.done()}
-                if ended or time.monotonic() - listed_at >= LIST_SECONDS:
+                age = time.monotonic() - listed_at
+                if ended or age >= LIST_SECONDS or (age >= CHOOSE_SECONDS and self._lacks_children(shards)):
                     shards, listed_at = await self._list_shards(), time.monotonic()
                     for shard_id in ended:
                         tasks.pop(shard_id).result()
                 await self._begin_shards(shards, tasks)
                 waiting = any(not self._is_applied(shard_id) for shard_id in self._progress.keys() - tasks.keys())
-                pause = ENDED_SECONDS if waiting else LIST_SECONDS / 10
+                pause = CHOOSE_SECONDS if self._sharing.is_shared else LIST_SECONDS / 10
+                pause = ENDED_SECONDS if waiting else pause
                 if tasks:
                     await asyncio.wait(tasks.values(), timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                 else:
@@ -141,21 +142,39 @@ class KinesisFeed:
             for task in tasks.values():
                 await cancel(task)
 
+    def _lacks_children(self, shards: list[Shard]) -> bool:
+        """Whether a shard has ended, read by whomever, whose children are not listed yet."""
+        parents = {parent for shard in shards for parent in shard.parents}
+        return any(shard.shard_id not in parents and self._is_applied(shard.shard_id) for shard in shards)
+
     async def _begin_shards(self, shards: list[Shard], tasks: dict[str, asyncio.Task[None]]) -> None:
         reached = self.watermark
         for shard_id in [shard_id for shard_id in self._progress.keys() - tasks.keys() if self._is_applied(shard_id)]:
             del self._progress[shard_id]
         ready = {shard.shard_id: shard for shard in find_ready(shards, self._is_applied)}
-        chosen = await self._choose(list(ready))
+        chosen = await self._choose(shards, list(ready))
         for shard_id in tasks.keys() - chosen - self._ended():
             await cancel(tasks.pop(shard_id))
-            self._progress.pop(shard_id, None)
+            left = self._progress.pop(shard_id)
+            await self._sharing.leave(left.name, left.handed)
         for shard_id in ready.keys() & chosen - tasks.keys() - self._progress.keys():
-            # What a child holds came after all that its parents reached.
-            progress = self._progress[shard_id] = Progress(self._name_shard(shard_id), applied_at=reached)
+            # What a child holds came after all that its parents reached. Of shards that others read others know that.
+            applied_at = 0 if self._sharing.is_shared else reached
+            progress = self._progress[shard_id] = Progress(self._name_shard(shard_id), applied_at=applied_at)
             progress.handed = self._positions.get(progress.name, b"")
+            progress.place = unpack_place(progress.handed).go_on(int(time.time()))
             tasks[shard_id] = asyncio.create_task(self._read_shard(shard_id, progress))
         self._listed = True
+
+    async def _choose(self, shards: list[Shard], ready: list[str]) -> set[str]:
+        names = {shard.shard_id: self._name_shard(shard.shard_id) for shard in shards}
+        lineage = {
+            names[shard.shard_id]: tuple(names[parent] for parent in shard.parents if parent in names)
+            for shard in shards
+        }
+        reached = {each.name: each.applied_at for each in self._progress.values()}
+        chosen = await self._sharing.choose(self._stream, lineage, [names[each] for each in ready], reached)
+        return {shard_id for shard_id in ready if names[shard_id] in chosen}
 
     def _ended(self) -> set[str]:
         return {shard_id for shard_id, each in self._progress.items() if each.handed == END}
@@ -230,10 +249,18 @@ class KinesisFeed:
 
     async def _hand_out(self, shard_id: str, progress: Progress, answer: RecordsAnswer) -> None:
         for records in cut_records(answer.records):
-            decoded = decode_all([record.payload for record in records])
-            position = records[-1].sequence_number.encode()
-            await self._slices.put(Slice(self._origin(shard_id), decoded, progress.name, position))
-            progress.handed = position
+            decoded, rows = decode_in_order([record.payload for record in records])
+            try:
+                place = progress.place.move([record.sequence_number for record in records], int(time.time()))
+            except SequenceError as error:
+                raise SourceError(f"{self._origin(shard_id)}: {error}") from error
+            position = place.pack()
+            found = Slice(
+                self._origin(shard_id), decoded, progress.name, position,
+                base=place.base, places=progress.place.number_rows(rows),
+            )  # fmt: skip
+            await self._slices.put(found)
+            progress.handed, progress.place = position, place
             await asyncio.sleep(0)
 
     def _origin(self, shard_id: str) -> str:
@@ -242,8 +269,8 @@ class KinesisFeed:
     async def _open_iterator(self, shard_id: str, progress: Progress) -> str:
         """Behind what was handed out, or at the oldest record that the stream has."""
         kind: dict[str, str] = {"ShardIteratorType": "TRIM_HORIZON"}
-        if progress.handed:
-            kind = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": progress.handed.decode()}
+        if sequence := progress.place.sequence:
+            kind = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": sequence}
         where = {**self._where, "ShardId": shard_id}
         backoff = Backoff()
         while True:
@@ -252,10 +279,11 @@ class KinesisFeed:
             except CALL_ERRORS as error:
                 if isinstance(error, ClientError) and find_code(error) == "InvalidArgumentException" and len(kind) > 1:
                     self._warn(
-                        f"{self._origin(shard_id)}: the stream no longer has record {progress.handed.decode()}: going on with the "
-                        "oldest that it has; what lay between is a hole"
+                        f"{self._origin(shard_id)}: the stream no longer has record {sequence}: going on with the oldest that it "
+                        "has; what lay between is a hole"
                     )
                     kind = {"ShardIteratorType": "TRIM_HORIZON"}
+                    progress.place = progress.place.restart()
                     continue
                 self._calls.note_failure("GetShardIterator", error)
                 await backoff.wait()

@@ -1,6 +1,7 @@
 """How several intakes share sources: leases, and how far each source is sent.
 
     P:leases    hash    16-byte id of a source -> when it was renewed (Redis' clock), who has it
+    P:members   hash    intake -> when it said that it is there (Redis' clock), a digest of what it reads
     P:files     hash    16-byte id of a source's content -> how far it is sent; in embedded mode, how far it is applied
     P:intakes   hash    intake -> mark of what it stored last; # -> the newest 512 marks of all. By them each intake notices a
                         Redis that came back older, also where only others had stored something since
@@ -9,6 +10,7 @@ A source moves on (lua/advance.lua) only after the broker has acknowledged its u
 way: classes 1 to 6, rejects by reason, names without action, first records of accounts.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +62,16 @@ def count_now(tally: Tally) -> Counted:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What an intake has of the sources that may be read: whether each is `ours`, and how many are a fair share. `differs`: another
+    intake reads other sources."""
+
+    differs: bool
+    fair: int
+    ours: tuple[bool, ...]
+
+
 class Leases:
     """One intake's hold of its sources."""
 
@@ -70,6 +82,8 @@ class Leases:
         self._seen = b""
         self._keys = [store.key(name) for name in (b"leases", b"files", b"intakes", b"meta", b"accounts")]
         self._counted = count_now(Tally())
+        # A mark is read and compared while no other step is between its writing and the taking notice of it.
+        self._step = asyncio.Lock()
 
     async def take(self, sources: Sequence[bytes]) -> list[bool]:
         """Take or renew leases; which of them are ours now."""
@@ -79,15 +93,24 @@ class Leases:
         lease = partial(self._store.scripts["lease"], keys=[self._keys[0]], args=args)
         return [bool(each) for each in await self._store.persist(lease, "take a lease")]
 
+    async def share(self, digest: bytes, sources: Sequence[bytes]) -> Share:
+        """Say that this intake is there, and take or renew leases of its fair share of sources that may be read now."""
+        keys = [self._keys[0], self._store.key(b"members")]
+        args = [self._member, LEASE_SECONDS, digest, *sources]
+        share = partial(self._store.scripts["share"], keys=keys, args=args)
+        differs, fair, *ours = await self._store.persist(share, "share sources")
+        return Share(bool(differs), int(fair), tuple(map(bool, ours)))
+
     async def read_positions(self, names: Sequence[bytes]) -> list[bytes]:
         """How far sources are sent, empty for those of which nothing is. Raises StoreLost as `check` does."""
         if not names:
             return []
         # What is seen of others' work must be noticed when it is lost again: the marks are read with it, and after it.
-        found, (mark, marks) = await self._store.read_many(
-            [("HMGET", self._keys[1], *names), ("HMGET", self._keys[2], self._member, "#")]
-        )
-        self._look_at(mark or b"", marks or b"")
+        async with self._step:
+            found, (mark, marks) = await self._store.read_many(
+                [("HMGET", self._keys[1], *names), ("HMGET", self._keys[2], self._member, "#")]
+            )
+            self._look_at(mark or b"", marks or b"")
         return [position or b"" for position in found]
 
     async def read_accounts(self) -> dict[str, int]:
@@ -110,11 +133,12 @@ class Leases:
             self._seen,
         ]  # fmt: skip
         advance = partial(self._store.scripts["advance"], keys=self._keys, args=args)
-        said, *why = await self._store.persist(advance, "store positions")
-        if said == b"lost":
-            raise StoreLost(f"{why[0].decode()}: reading on from what {self._store.where} holds")
-        self._mark = self._seen = mark
-        self._counted = now
+        async with self._step:
+            said, *why = await self._store.persist(advance, "store positions")
+            if said == b"lost":
+                raise StoreLost(f"{why[0].decode()}: reading on from what {self._store.where} holds")
+            self._mark = self._seen = mark
+            self._counted = now
 
     def _count(self, now: Counted) -> Iterable[tuple[bytes | str, ...]]:
         for name in ("meta", "rejected", "unmapped"):
@@ -126,7 +150,8 @@ class Leases:
 
     async def check(self) -> None:
         """See whether what was stored last is still there, though nothing moves. Raises StoreLost."""
-        self._look_at(*await self._read_marks())
+        async with self._step:
+            self._look_at(*await self._read_marks())
 
     def _look_at(self, mark: bytes, marks: bytes) -> None:
         if mark != self._mark or self._seen not in marks:
@@ -154,4 +179,5 @@ class Leases:
         listed = list(sources)
         mine = [source for source, ours in zip(listed, await self.take(listed), strict=True) if ours]
         commands = [("HDEL", self._keys[0], *mine)] if mine else []
-        await self._store.read_many([*commands, ("HDEL", self._keys[2], self._member)])
+        gone = [("HDEL", key, self._member) for key in (self._keys[2], self._store.key(b"members"))]
+        await self._store.read_many([*commands, *gone])

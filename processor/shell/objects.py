@@ -18,6 +18,7 @@ from processor.core.records import Rejected
 from processor.core.stream import decode_stream
 from processor.shell.feeds import Positions, Slice
 from processor.shell.files import Source, SourceReader
+from processor.shell.follow import count_rows
 from processor.shell.layout import Position, unpack_position
 
 HELD_BYTES_MAX = 32 * 1024 * 1024
@@ -89,12 +90,14 @@ def read_object(log: LogObject, file: BinaryIO, positions: Positions, day: int) 
     try:
         if before.whole:
             return
-        index = 0
+        index = rows = 0
         for decoded in decode_stream(reader):
             index += decoded.read
+            start, rows = rows, rows + count_rows(decoded)
             if index > before.index:
-                yield Slice(origin, decoded, name, pack_place(Position(index, whole=False), day))
+                yield Slice(origin, decoded, name, pack_place(Position(index, whole=False), day), start=start)
         damage = [Rejected("damaged_file", b"")] if reader.damage else []
-        yield Slice(origin, Decoded([], [], damage), name, pack_place(Position(index, whole=True), day), reader.damage)
+        position = pack_place(Position(index, whole=True), day)
+        yield Slice(origin, Decoded([], [], damage), name, position, reader.damage, start=rows, ends=True)
     finally:
         reader.close()

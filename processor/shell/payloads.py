@@ -5,12 +5,16 @@ several of them packed together by the Kinesis Producer Library.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from processor.core.aggregates import MAGIC, split_aggregate
 from processor.core.batches import Decoded, add_decoded, decode_log_batch, decode_payloads
+from processor.core.compiled import Numbers, address_of
 from processor.core.envelopes import GZIP_MAGIC
 from processor.core.records import Rejected
+from processor.core.scan import END, START
 from processor.shell.files import UNZIPPED_BYTES_MAX, Source, SourceReader, unzip_whole
 
 SAMPLE_BYTES = 4_096
@@ -40,6 +44,53 @@ def decode_all(payloads: Iterable[bytes]) -> Decoded:
     if plain:
         add_decoded(found, decode_payloads(plain))
     return found
+
+
+def decode_in_order(payloads: Sequence[bytes]) -> tuple[Decoded, Numbers]:
+    """As `decode_all`, all records in the order of their payloads, and how many rows each payload has: the same for a payload
+    whichever others it comes with."""
+    found = Decoded([], [], [])
+    counts: list[int] = []
+    begin = 0
+    for at, payload in enumerate(payloads):
+        if payload.startswith((MAGIC, GZIP_MAGIC)):
+            counts += _decode_run(payloads[begin:at], found)
+            counts += _decode_alone(payload, found)
+            begin = at + 1
+    counts += _decode_run(payloads[begin:], found)
+    return found, np.array(counts, np.int64)
+
+
+def _decode_run(payloads: Sequence[bytes], found: Decoded) -> list[int]:
+    """Plain payloads, together where each is one record and nothing else; the rows of each."""
+    if len(payloads) < 2:
+        return [] if not payloads else _decode_alone(payloads[0], found)
+    decoded = decode_payloads(payloads)
+    if _is_one_each(decoded, payloads):
+        add_decoded(found, decoded)
+        return [1] * len(payloads)
+    half = len(payloads) // 2
+    return _decode_run(payloads[:half], found) + _decode_run(payloads[half:], found)
+
+
+def _is_one_each(decoded: Decoded, payloads: Sequence[bytes]) -> bool:
+    if decoded.not_iam or decoded.rejected or len(decoded.batches) != 1:
+        return False
+    batch = decoded.batches[0]
+    if len(batch.rows.places) != len(payloads) or len(batch.texts) != 1 or len(batch.rows.odd):
+        return False
+    sizes = np.array([len(payload) + 1 for payload in payloads])  # each with the newline behind it
+    if len(batch.texts[0]) != int(sizes.sum()) - 1:
+        return False  # written anew: where its rows lie says nothing
+    ends = address_of(np.frombuffer(batch.texts[0], np.uint8)) + np.cumsum(sizes)
+    starts, stops = batch.rows.places[:, START], batch.rows.places[:, END]
+    return bool(np.all(starts >= ends - sizes) and np.all(stops < ends))
+
+
+def _decode_alone(payload: bytes, found: Decoded) -> list[int]:
+    decoded = decode_all([payload])
+    add_decoded(found, decoded)
+    return [sum(len(batch.rows.places) for batch in decoded.batches)]
 
 
 def unzip_payload(zipped: bytes) -> bytes | None:

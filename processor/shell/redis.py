@@ -56,7 +56,7 @@ from processor.shell.commands import Command, pack_commands, split_command
 from processor.shell.owners import is_dead_here, name_host, name_owner
 
 EMBEDDED = "embedded"
-SCRIPTS = ("claim", "flush", "beat", "release", "claim_shard", "lease", "advance")
+SCRIPTS = ("claim", "flush", "beat", "release", "claim_shard", "lease", "share", "advance")
 
 LAYOUT = "3"
 """1 and 2 hashed the ids of events otherwise: what they have seen would not be known again."""

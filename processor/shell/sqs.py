@@ -18,9 +18,9 @@ from processor.core.batches import Decoded
 from processor.core.notifications import LogObject, read_message
 from processor.core.records import DAY_SECONDS, Rejected
 from processor.shell.aws import CALL_ERRORS, MISSING, Aws, Calls, Target, find_code, is_passing, refuse
-from processor.shell.feeds import Backoff, FeedHealth, Positions, Slice, cancel
+from processor.shell.feeds import ALONE, Backoff, FeedHealth, Positions, Sharing, Slice, cancel
 from processor.shell.files import why_left_out
-from processor.shell.objects import fetch_object, find_forgettable, is_applied, read_object
+from processor.shell.objects import fetch_object, find_forgettable, is_applied, name_object, read_object
 from processor.shell.payloads import decode_all
 
 POLLERS = 4
@@ -57,7 +57,9 @@ class Held:
 class SqsFeed:
     """Reads a queue by its URL. `warn` gets a line when a call begins to fail."""
 
-    def __init__(self, url: str, aws: Aws, positions: Positions, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, url: str, aws: Aws, positions: Positions, warn: Callable[[str], None], sharing: Sharing = ALONE
+    ) -> None:
         self._aws = aws
         self._url = url
         self._positions = positions
@@ -78,6 +80,8 @@ class SqsFeed:
         self._emptied = False
         self.health = FeedHealth(f"sqs:{self._name}")
         self._calls = Calls("sqs", self._target, self.health, warn)
+        self._sharing = sharing
+        sharing.add_queue(url, lambda: self.watermark)
 
     @property
     def caught_up(self) -> bool:
@@ -212,6 +216,9 @@ class SqsFeed:
                 await backoff.wait()
                 continue
             calls.note_success()
+            if not await self._sharing.take(name_object(found)):
+                file.close()
+                return None  # Another intake reads it; should that end early, the message comes again.
             return read_object(found, file, positions, int(time.time()) // DAY_SECONDS)
 
     async def _extend(self) -> None:
