@@ -144,7 +144,8 @@ async def check_drained(store: Store, parts: Iterable[ShardPart], *, accept_hole
 def leave_kafka_mode(store: Store, parts: Iterable[ShardPart], newest: int, *, accept_hole: bool) -> list[Command]:
     """What to write to come back, with the flush that writes what the shards kept as the whole store's. With `accept_hole` the
     shards that had not applied everything have a hole up to `newest`."""
-    commands: list[Command] = [("HDEL", store.key(b"meta"), "mode"), ("UNLINK", store.key(b"leases"))]
+    shared = [store.key(name) for name in (b"leases", b"members", b"reached", b"queues")]
+    commands: list[Command] = [("HDEL", store.key(b"meta"), "mode"), ("UNLINK", *shared)]
     for part in parts:
         key = store.shard_key(part.number, b"meta")
         names = (b"meta", b"accounts", b"names", b"files")
