@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -13,7 +14,9 @@ from processor.shards import Shards
 from processor.shell.holds import ShardHold
 from processor.shell.leases import count_now
 from processor.shell.redis import Last, StoreLost
+from processor.shell.sharing import Shared
 from processor.shell.state import State
+from processor.shell.stream_places import ShardPosition
 
 
 @contextmanager
@@ -143,6 +146,29 @@ def sent_before_acknowledged() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def places_by_answer() -> Iterator[None]:
+    """A record's place in a shard is counted within the answer that it came with."""
+    number_rows = ShardPosition.number_rows
+
+    def number(self: ShardPosition, rows: Any) -> Any:
+        return number_rows(replace(self, count=0), rows)
+
+    with patch.object(ShardPosition, "number_rows", number):
+        yield
+
+
+@contextmanager
+def own_shards_only() -> Iterator[None]:
+    """A mark says how far the shards are that its intake reads, whatever of the others."""
+
+    def find_reached(self: Shared, lineage: Any) -> int:
+        return min((self._reached.get(name, 0) for name in self._shards), default=2**32 - 1)
+
+    with patch.object(Shared, "_find_reached", find_reached):
+        yield
+
+
 FAULTS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "acknowledge_before_apply": acknowledge_before_apply,
     "coverage_ahead": coverage_ahead,
@@ -150,5 +176,7 @@ FAULTS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "no_fencing": no_fencing,
     "offset_apart": offset_apart,
     "older_redis_unnoticed": older_redis_unnoticed,
+    "own_shards_only": own_shards_only,
+    "places_by_answer": places_by_answer,
     "sent_before_acknowledged": sent_before_acknowledged,
 }

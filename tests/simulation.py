@@ -2,10 +2,11 @@
 
     python tests/simulation.py [--seeds 1000] [--first 0] [--fault NAME]
 
-One seed is one run: records appear in files, two intakes send them, up to three ledgers count them, and everything that may
-happen does: kill -9, freezes, rebalances at any time, messages given twice or beyond the next one, a Redis or a broker that is
-away, a Redis that comes back older, clocks that jump, copies of events, files of lines that grow. In the end the store must say
-what a naive reading of the records says, and the gaps that were told must be the store's. A planted fault must be found.
+One seed is one run: records appear in files, and in half of the seeds in a stream that splits and merges, two intakes send
+them, up to three ledgers count them, and everything that may happen does: kill -9, freezes, rebalances at any time, messages
+given twice or beyond the next one, a Redis or a broker that is away, a Redis that comes back older, clocks that jump, copies of
+events, files of lines that grow. In the end the store must say what a naive reading of the records says, and the gaps that were
+told must be the store's. A planted fault must be found.
 """
 
 import argparse
@@ -24,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from aws_servers import wrap_event, wrap_logs
 from building import ACCOUNT, build_holding, build_record, build_small_catalogue
 from faults import FAULTS
 from simulated import EPOCH, Process, ProcessEndedError, RedisClient, SimulatedLog, SimulatedRedis, VirtualLoop
+from simulated_stream import STREAM, SimulatedStream, VirtualTime, make_opener, virtual_time
 
 from processor.core.actions import ActionMap, ActionRules
 from processor.core.catalogue import Catalogue, ids_in, stable_hash
@@ -123,13 +126,15 @@ class Expected:
 class Simulation:
     """One run of one seed."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, time: VirtualTime) -> None:
         self.chance = random.Random(seed)
         self.folder = folder
         self.redis = SimulatedRedis()
         self.log = SimulatedLog(find_shards())
         self.expected = Expected()
         self.jumps = self.chance.random() < 0.3
+        self._time = time
+        self.stream = SimulatedStream(self.chance) if seed % 2 else None
         self.intakes: dict[str, SimulatedIntake] = {}
         self.ledgers: dict[str, SimulatedLedger] = {}
         self.troubles: list[str] = []
@@ -171,10 +176,17 @@ class Simulation:
     # --- what is done, and where it appears
 
     def write_file(self) -> None:
-        """A file appears, or one of lines grows."""
+        """A file appears, one of lines grows, or records come by the stream."""
         chance = self.chance
         at = asyncio.get_running_loop().time()
         records = [self._make_record(at) for _ in range(chance.randint(1, 5))]
+        if self.stream is not None and chance.random() < 0.6:
+            batched = chance.random() < 0.5
+            for payload in [wrap_logs(records)] if batched else map(wrap_event, records):
+                self.stream.put(payload)
+            if chance.random() < 0.2:
+                self.stream.reshard()
+            return
         if chance.random() < 0.4:
             with (self.folder / "growing.ndjson").open("ab") as file:
                 file.write(b"".join(json.dumps(record).encode() + b"\n" for record in records))
@@ -328,7 +340,7 @@ class Simulation:
         """Wait until every shard has a mark of after the last file, and has applied all."""
         since = asyncio.get_running_loop().time() + EPOCH + (7_200 if self.jumps else 0)
         for each in [*self.intakes.values(), *self.ledgers.values()]:
-            each.process.clock_off = 7_201.0 if self.jumps else 0.0
+            each.process.clock_off = self._time.off = 7_201.0 if self.jumps else 0.0
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS_MAX
         while asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(1)
@@ -417,6 +429,8 @@ class SimulatedIntake:
             order = IntakeOrder(
                 BrokerSettings(hosts=("simulated:1",)), "", "", (str(world.folder),), SETTINGS, {}, clock=process.clock
             )
+            if world.stream is not None:
+                order.feeds, order.names = (make_opener(world.stream, process, world.warn),), (STREAM,)
             intake = Intake(find_actions(), Scope(), {}, Tally(), seed=world.chance.getrandbits(64))
             runner = IntakeRunner(order, store, self, intake, find_catalogue().names, world.warn)
             await runner.run(asyncio.Event())
@@ -544,9 +558,10 @@ def run_seed(seed: int, fault: str | None = None) -> str | None:
     """What differs after a run of a seed, with a fault planted or none; None where all is as it should be."""
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     loop = VirtualLoop()
+    random.seed(seed)  # of waits
     try:
-        with FAULTS[fault]() if fault else nullcontext():
-            loop.run_until_complete(Simulation(seed, folder).run())
+        with FAULTS[fault]() if fault else nullcontext(), virtual_time() as time:
+            loop.run_until_complete(Simulation(seed, folder, time).run())
     except (SimulationFailure, StoreError) as failure:
         return str(failure)
     finally:

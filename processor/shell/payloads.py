@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from processor.core.aggregates import MAGIC, split_aggregate
-from processor.core.batches import Decoded, add_decoded, decode_log_batch, decode_payloads
+from processor.core.batches import Batch, Decoded, add_decoded, decode_log_batch, decode_payloads
 from processor.core.compiled import Numbers, address_of
 from processor.core.envelopes import GZIP_MAGIC
 from processor.core.records import Rejected
-from processor.core.scan import END, START
+from processor.core.scan import END, RAN_OUT, START, Rows, scan_elements
 from processor.shell.files import UNZIPPED_BYTES_MAX, Source, SourceReader, unzip_whole
 
 SAMPLE_BYTES = 4_096
@@ -65,26 +65,21 @@ def _decode_run(payloads: Sequence[bytes], found: Decoded) -> list[int]:
     """Plain payloads, together where each is one record and nothing else; the rows of each."""
     if len(payloads) < 2:
         return [] if not payloads else _decode_alone(payloads[0], found)
-    decoded = decode_payloads(payloads)
-    if _is_one_each(decoded, payloads):
-        add_decoded(found, decoded)
+    text = b"\n".join(payloads)
+    rows, _, ending = scan_elements(text, most=len(payloads))
+    if ending == RAN_OUT and not len(rows.odd) and _is_one_each(rows, text, payloads):
+        found.batches.append(Batch((text,), rows))
         return [1] * len(payloads)
     half = len(payloads) // 2
     return _decode_run(payloads[:half], found) + _decode_run(payloads[half:], found)
 
 
-def _is_one_each(decoded: Decoded, payloads: Sequence[bytes]) -> bool:
-    if decoded.not_iam or decoded.rejected or len(decoded.batches) != 1:
-        return False
-    batch = decoded.batches[0]
-    if len(batch.rows.places) != len(payloads) or len(batch.texts) != 1 or len(batch.rows.odd):
+def _is_one_each(rows: Rows, text: bytes, payloads: Sequence[bytes]) -> bool:
+    if len(rows.places) != len(payloads):
         return False
     sizes = np.array([len(payload) + 1 for payload in payloads])  # each with the newline behind it
-    if len(batch.texts[0]) != int(sizes.sum()) - 1:
-        return False  # written anew: where its rows lie says nothing
-    ends = address_of(np.frombuffer(batch.texts[0], np.uint8)) + np.cumsum(sizes)
-    starts, stops = batch.rows.places[:, START], batch.rows.places[:, END]
-    return bool(np.all(starts >= ends - sizes) and np.all(stops < ends))
+    ends = address_of(np.frombuffer(text, np.uint8)) + np.cumsum(sizes)
+    return bool(np.all(rows.places[:, START] >= ends - sizes) and np.all(rows.places[:, END] < ends))
 
 
 def _decode_alone(payload: bytes, found: Decoded) -> list[int]:
