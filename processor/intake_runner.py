@@ -11,7 +11,7 @@ from xxhash import xxh3_128_digest
 
 from processor.core.intake import Intake
 from processor.core.inventory import InventoryPrincipal
-from processor.core.records import Rejected
+from processor.core.records import DAY_SECONDS, Rejected
 from processor.core.uses_writer import UsesWriter
 from processor.leased_feeds import LeasedFeeds
 from processor.leased_files import LeasedFiles
@@ -219,6 +219,7 @@ class IntakeRunner:
         if self._files is not None:
             await self._files.renew()
         await self._sharing.renew_files()
+        await self._sharing.forget_files(int(self._order.clock()) // DAY_SECONDS)
 
     async def _mark(self, watermark: int) -> None:
         """Tell the ledgers how far all is read; 0: not up to the end."""

@@ -91,6 +91,27 @@ def test_a_shard_is_as_far_as_what_is_applied() -> None:
     assert END != b"7"
 
 
+def test_a_shard_that_is_never_quiet_is_as_far_as_the_answers_that_are_applied() -> None:
+    """
+    answer    1      2      3      (each with two records)
+    applied      ^            ^
+    """
+    progress = Progress(b"shard", applied_at=50.0)
+    packed = []
+    for at in (1, 2, 3):
+        for number in (10 * at, 10 * at + 5):
+            progress.place = progress.place.move([str(number)], 1_000)
+            progress.handed = progress.place.pack()
+            packed.append(progress.handed)
+        progress.note_read(100.0 * at)
+    progress.note_read(310.0)  # an answer without records
+    for applied, expected in ((0, 50.0), (1, 100.0), (2, 100.0), (4, 200.0), (5, 310.0)):
+        assert progress.settle({b"shard": packed[applied]}) is False
+        assert progress.applied_at == expected
+    progress.behind = False
+    assert progress.settle({b"shard": packed[5]}) is True
+
+
 async def test_a_shard_is_paced_by_calls_and_by_bytes() -> None:
     now = [0.0]
     pace = Pace(0.01, clock=lambda: now[0])

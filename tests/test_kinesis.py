@@ -269,6 +269,23 @@ def test_a_stream_that_is_not_there_is_bad_input(roto: Roto, gapwatch: Gapwatch)
     assert len(ran.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "what is to be read? Give --source PATH, --kinesis STREAM or --sqs QUEUE_URL"),
+        (("--kinesis", "mixed", "--kinesis", "mixed"), "--kinesis mixed is given twice"),
+        (("--once", "--kinesis", "mixed"), "--once ends when all files are read: streams and queues have no end"),
+        (("--kinesis", "nowhere"), "kinesis:DescribeStreamSummary on stream nowhere: there is none"),
+    ],
+)
+def test_an_intake_says_what_cannot_be_read(roto: Roto, gapwatch: Gapwatch, args: tuple[str, ...], said: str) -> None:
+    nobody = ("--brokers", "127.0.0.1:1", "--redis", "redis://127.0.0.1:1/0", "--port", "0")
+    ran = gapwatch("intake", *args, "--endpoint-url", roto.url, *nobody)
+    assert ran.code == 2
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_nothing_to_read_is_bad_usage(gapwatch: Gapwatch) -> None:
     ran = gapwatch("run")
     assert ran.code == 2

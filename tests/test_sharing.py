@@ -14,7 +14,7 @@ from processor.shell.leases import Leases, Move, count_now
 from processor.shell.objects import pack_place
 from processor.shell.redis import Store, StoreLost
 from processor.shell.sharing import Shared
-from processor.shell.stream_places import END
+from processor.shell.stream_places import END, ShardPosition
 
 __all__ = ["plain_redis"]
 
@@ -130,6 +130,17 @@ async def test_a_file_is_read_by_one(intake: Intake) -> None:
     assert one.shared.held == []
     assert await two.shared.take(file)
     assert (two.shared.positions[file], two.shared.held) == (whole, [])
+
+
+async def test_log_files_are_forgotten_after_days_and_nothing_else(intake: Intake) -> None:
+    one = await intake()
+    one.shared.add_queue("https://q", lambda: 0)
+    line, shard = b"l" + bytes(16), ShardPosition().move(["1"], NOW).pack()
+    kept = {b"young": pack_place(Position(1, whole=True), 98), b"lines": line, b"shard": shard, b"ended": END}
+    old = {b"old %d" % number: pack_place(Position(number, whole=True), 97) for number in range(3_000)}
+    await one.store.client.hset(one.store.key(b"files"), mapping=kept | old)
+    await one.shared.forget_files(100)
+    assert await one.store.client.hgetall(one.store.key(b"files")) == kept
 
 
 # --- how far all is sent ------------------------------------------------------------------------------------------------

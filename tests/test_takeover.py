@@ -70,7 +70,7 @@ host = sys.argv.pop(1)
 owners.name_host = lambda: host
 import processor.shell.sharing as sharing
 import processor.shell.sqs as sqs
-sqs.VISIBILITY_SECONDS, sqs.EXTEND_SECONDS, sharing.QUEUE_SECONDS = 12, 4.0, 20
+sqs.VISIBILITY_SECONDS, sqs.EXTEND_SECONDS, sharing.QUEUE_SECONDS = 8, 2.0, 14
 from processor.__main__ import main
 main()
 """
@@ -204,7 +204,7 @@ def test_embedded_a_standby_takes_over_from_who_is_killed_or_frozen(
         second, third = (stack.enter_context(RunningElsewhere(f"host-{name}/1", *args)) for name in "bc")
         for each in (second, third):
             wait_for(lambda each=each: "standby" in each.get("/readyz")[1], START_SECONDS_MAX)  # type: ignore[misc]  # as above
-        feeding = fire.feed(35)
+        feeding = fire.feed(30)
         wait_for(lambda: count_known(first) > 200, 20)
         first.kill()
         others = [second, third]
@@ -248,7 +248,7 @@ def test_in_kafka_mode_intakes_take_over_from_who_is_killed_or_frozen(
     with ExitStack() as stack, redis.Redis.from_url(plain_redis.url) as client:
         ledger = stack.enter_context(RunningElsewhere("host-l/1", "ledger", *reach))
         one, two = (stack.enter_context(RunningElsewhere(f"host-{name}/1", *intake)) for name in "ab")
-        feeding = fire.feed(40)
+        feeding = fire.feed(32)
         for each in (one, two):
             wait_for(lambda each=each: bool(find_leases(client, each.host)), 30)  # type: ignore[misc]  # as above
         wait_for(lambda: count_known(ledger) > 200, 20)

@@ -234,7 +234,7 @@ class KinesisFeed:
                 await self._slices.put(Slice(self._origin(shard_id), Decoded([], [], []), progress.name, END))
                 progress.handed = END
             else:
-                progress.read_at = asked_at - answer.millis_behind_latest / 1000
+                progress.note_read(asked_at - answer.millis_behind_latest / 1000)
 
     async def _get_records(self, iterator: str) -> RecordsAnswer | None:
         """One answer, None where the call failed."""

@@ -10,12 +10,13 @@ them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from xxhash import xxh3_128_digest
 
 from processor.shell.feeds import Lineage
 from processor.shell.leases import Leases, Move
-from processor.shell.objects import unpack_place
+from processor.shell.objects import find_forgettable, unpack_place
 from processor.shell.redis import Store, StoreLost
 from processor.shell.stream_places import END
 
@@ -25,6 +26,7 @@ QUEUE_SECONDS = 140
 GIVEN_BACK_SECONDS = 20
 """What an intake gives back at its end is with another one by then."""
 
+SCAN_COUNT = 1_000
 FILES_MAX = 10_000
 """Files whose positions are remembered here; the store has them all."""
 
@@ -48,6 +50,7 @@ class Shared:
         self._handed: dict[bytes, bytes] = {}
         self._files: dict[bytes, bool] = {}
         self._queues: dict[bytes, Callable[[], int]] = {}
+        self._forgot_day = 0
 
     @property
     def held(self) -> list[bytes]:
@@ -132,6 +135,21 @@ class Shared:
         return is_ours
 
     # --- what the intake does
+
+    async def forget_files(self, day: int) -> None:
+        """Forget the positions of log files that were read FORGET_DAYS before a day (since 1970), or earlier."""
+        key, cursor = self._store.key(b"files"), 0
+        if not self._queues or day <= self._forgot_day:
+            return
+        self._forgot_day = day
+        while True:
+            scan = partial(self._store.client.hscan, key, cursor, count=SCAN_COUNT)
+            cursor, found = await self._store.persist(scan, "forget log files")
+            gone = find_forgettable(found, day)
+            if gone:
+                await self._store.read_many([("HDEL", key, *gone)])
+            if not int(cursor):
+                return
 
     def find_before(self, name: bytes, position: bytes) -> bytes:
         """The position that a source had before a slice that goes up to `position`, which is taken notice of."""

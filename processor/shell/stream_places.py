@@ -44,6 +44,11 @@ class ShardPosition:
     count: int = 0
     read_at: int = 0
 
+    @property
+    def order(self) -> tuple[bytes, int]:
+        """Greater for what comes later in a shard."""
+        return self.base, self.count
+
     def pack(self) -> bytes:
         return _POSITION.pack(_MARK, self.base, self.count, self.read_at) + self.sequence.encode()
 
