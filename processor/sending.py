@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from processor.core.batches import Decoded, add_decoded
+from processor.core.held import Held
 from processor.core.intake import Intake
 from processor.core.records import Rejected
 from processor.core.uses_writer import SliceRows, UsesWriter
@@ -43,7 +43,7 @@ class Sent:
 
 @dataclass(slots=True)
 class _Group:
-    decoded: Decoded = field(default_factory=lambda: Decoded([], [], []))
+    held: Held = field(default_factory=lambda: Held(GROUP_RECORDS))
     slices: list[SliceRows] = field(default_factory=list)
     moves: dict[bytes, Move] = field(default_factory=dict)
     receipts: list[tuple[Feed, tuple[object, ...]]] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Sender:
     @property
     def is_full(self) -> bool:
         """Whether the group should be sent before more is added."""
-        return self._group.decoded.read >= GROUP_RECORDS
+        return self._group.held.is_full
 
     def add(self, lease: bytes, before: bytes, found: Slice) -> None:
         """Put a slice into the group; `before` is the source's position as it was read from the store, before which the
@@ -99,7 +99,7 @@ class Sender:
         source = found.name or NO_ORDER
         group.slices.append(SliceRows(group.rows, source, found.start, found.ends, found.base, found.places))
         group.rows += count_rows(found.decoded)
-        add_decoded(group.decoded, found.decoded)
+        group.held.add(found.decoded)
 
     async def send(self) -> None:
         """Send the group, once the one before it is stored. Raises StoreLost or BrokerError: then `reset`, and read again."""
@@ -108,7 +108,9 @@ class Sender:
             return
         self._sent = {move.name: move.position for move in group.moves.values() if not move.ends}
         messages = [
-            message for uses in self.intake.resolve(group.decoded) for message in self._writer.write(uses, group.slices)
+            message
+            for uses in self.intake.resolve(group.held.decoded)
+            for message in self._writer.write(uses, group.slices)
         ]
         rejects, self.intake.rejects = self.intake.rejects, []
         self._note_rejects(rejects)

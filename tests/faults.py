@@ -30,7 +30,9 @@ def acknowledge_before_apply() -> Iterator[None]:
             return
         self._sent = {move.name: move.position for move in group.moves.values() if not move.ends}
         messages = [
-            message for uses in self.intake.resolve(group.decoded) for message in self._writer.write(uses, group.slices)
+            message
+            for uses in self.intake.resolve(group.held.decoded)
+            for message in self._writer.write(uses, group.slices)
         ]
         counted = count_now(self.intake.tally)
         await self.settle()

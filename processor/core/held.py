@@ -11,8 +11,9 @@ this many it costs more again, as the records' own bytes are no longer near."""
 class Held:
     """What was read and is not applied yet. Bounded by whoever asks `is_full` after each slice."""
 
-    def __init__(self) -> None:
+    def __init__(self, records_max: int = HELD_RECORDS) -> None:
         self.decoded = Decoded([], [], [])
+        self._records_max = records_max
         self._records = 0
         self._bytes = 0
         self._text: object = None
@@ -29,4 +30,4 @@ class Held:
 
     @property
     def is_full(self) -> bool:
-        return self._records >= HELD_RECORDS or self._bytes >= HELD_BYTES
+        return self._records >= self._records_max or self._bytes >= HELD_BYTES
