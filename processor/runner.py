@@ -17,6 +17,7 @@ from processor.core.inventory import InventoryPrincipal
 from processor.core.sessions import SHARDS
 from processor.core.tracker import Tracker
 from processor.core.watch import NOT_WATCHING, Watch, Watching
+from processor.flush_pace import FlushPace
 from processor.opening import Opened, load_opened
 from processor.page.reading import Look
 from processor.rejecting import FUTURE_SECONDS_MAX, RejectRatio
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
         LiveInventory,
         StartInventory,
     )
-
-QUIET_SECONDS = 0.05
-"""Where nothing more is there to be applied, what was applied waits no longer for its flush."""
 
 
 @dataclass(slots=True)
@@ -91,6 +89,7 @@ class Runner:
         self.inventoried: dict[str, int] = {}
         self.opened: Opened | None = None
         self.live: LiveInventory | None = None
+        self._pace = FlushPace(order.settings.run.flush_seconds)
         self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
         self._receipts: list[tuple[Feed, tuple[object, ...]]] = []
         self._applied = False
@@ -147,20 +146,20 @@ class Runner:
         feeds = self._order.open_feeds(self.opened.state.positions)
         self.health.feeds = [feed.health for feed in feeds]
         acknowledger = Acknowledger(self._store)
-        stored_at = ticked_at = 0.0
+        pace, ticked_at = self._pace, 0.0
         try:
             async with Merged(feeds, stopping) as merged:
                 while not stopping.is_set():
-                    due = stored_at + QUIET_SECONDS if self._applied else ticked_at + run.poll_seconds
+                    tick_at = ticked_at + run.poll_seconds
+                    due = pace.due_at(applied=self._applied, crowded=False, tick_at=tick_at)
                     found = await merged.take(max(0.0, due - time.monotonic()))
                     if found is not None:
                         self._apply(*found)
-                        due = stored_at + (QUIET_SECONDS if merged.empty else run.flush_seconds)
+                        due = pace.due_at(applied=True, crowded=merged.crowded, tick_at=tick_at)
                         await asyncio.sleep(0)
                     if time.monotonic() >= due:
-                        stores = self._applied
                         await self._flush(merged, acknowledger, flush_seconds)
-                        stored_at, ticked_at = time.monotonic() if stores else stored_at, time.monotonic()
+                        ticked_at = time.monotonic()
                 await merged.stop()
                 for found in merged.take_rest():
                     self._apply(*found)
@@ -197,8 +196,10 @@ class Runner:
         changed = [(usage, list(usage.dirty)) for usage in self.opened.ledger.dirty]
         commands = self.live.take() if self.live is not None else []
         if self._applied or changed or commands or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
+            begun = time.monotonic()
             with flush_seconds.time():
                 await self._store_applied(acknowledger, commands)
+            self._pace.note_flush(begun)
             self.health.flushed_at = clock()
         self.health.waiting = False
         now = int(clock())
@@ -211,7 +212,10 @@ class Runner:
             self.tracker.apply_uses(usage, actions, now)
             self.watch.apply_uses(usage, actions, span, now)
         self.tracker.advance(as_of)
-        await self._refresh_text()
+        if self._pace.text_is_due:
+            begun = time.monotonic()
+            await self._refresh_text()
+            self._pace.note_text(begun)
 
     def _follow_inventory(self) -> None:
         """Let the gaps and what is told follow what was read of AWS, once it is stored."""

@@ -232,6 +232,11 @@ class Merged:
         """Whether nothing was read that was not taken."""
         return not self._held
 
+    @property
+    def crowded(self) -> bool:
+        """Whether as much was read ahead as may be: reading waits for who applies."""
+        return len(self._held) >= SLICES_HELD_MAX
+
     def find_as_of(self, newest: int, now: int) -> int:
         """The time up to which all feeds are applied: where one does not know, or is ahead of what was taken of it, the newest
         event's."""

@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
@@ -101,8 +102,9 @@ CATALOGUE = (
 ROWS = {row.name: row for row in CATALOGUE}
 
 
+@cache
 def find_version() -> str:
-    """gapwatch's version as installed."""
+    """gapwatch's version as installed: looked up once, as that reads files, and half of a scrape's cost was that."""
     try:
         return version("gapwatch")
     except PackageNotFoundError:

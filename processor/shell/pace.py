@@ -1,6 +1,7 @@
 """What one shard of Kinesis allows, and how much of all shards' answers is in memory."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,12 +21,13 @@ _EXPECTED_BYTES_MIN = 256 * 1024
 
 
 class Pace:
-    """When the next call on one shard is due. `clock` counts seconds, and never goes back."""
+    """When the next call on one shard is due: the first at a random time within the pace, as many shards are begun at once, and
+    answers that come all together wait for each other. `clock` counts seconds, and never goes back."""
 
     def __init__(self, calls_seconds: float = CALLS_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._calls_seconds = calls_seconds
         self._clock = clock
-        self._next_at = 0.0
+        self._next_at = clock() + random.uniform(0, calls_seconds)  # noqa: S311 - jitter is no secret
 
     async def wait(self) -> None:
         """Sleep until a call is due."""
