@@ -5,11 +5,15 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 from aws_server import OWN, MotoServer
+from botocore import xform_name
 
 from processor.core.catalogue import ids_in
 from processor.core.inventory import read_inventory
@@ -21,11 +25,24 @@ TEMPLATES = ROOT / "deploy" / "cloudformation"
 CENTRAL, MEMBER = TEMPLATES / "central.yaml", TEMPLATES / "member.yaml"
 OWN_ACTIONS = {action: (where, reason) for action, where, reason in read_table("own_actions", 3)}
 BUS = f"arn:aws:events:us-east-1:{OWN}:event-bus/gapwatch"
-READ_BY_OTHERS = {"kinesis", "sqs", "s3", "kms"}
-"""Services that the sources call, and not the modules that are looked at here."""
+SERVICES = (
+    "cloudtrail", "dynamodb", "ec2", "events", "iam", "kinesis", "kms", "organizations", "s3", "sns", "sqs", "sts",
+)  # fmt: skip
+ASKING = {"call", "gather", "pages", "_gather", "persist"}
+"""Methods whose first argument names an operation; `{kind}` in it stands for each kind of principal."""
+
+OTHER_NAMES = {
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "sqs:ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
+}
+"""Operations that another action decides (Service Authorization Reference)."""
+
+ASKED_BY_ANYBODY = {"sts:GetCallerIdentity"}
+CALLED_BY_AWS = {"kms:Decrypt"}
+"""What a service does for us with our own rights."""
 
 ACTION_LINE = re.compile(r"^ {18}- (?P<action>[a-z0-9-]+:\w+)  # (?P<reason>.+)$", re.MULTILINE)
-CALL = re.compile(r'(?:call|gather|pages|_gather)\(\s*f?"(?P<operation>[A-Za-z{}]+)"')
 
 
 @pytest.mark.parametrize("path", [CENTRAL, MEMBER], ids=lambda path: path.name)
@@ -46,18 +63,69 @@ def test_each_action_is_listed_with_its_reason() -> None:
     }
 
 
+@cache
+def find_operations() -> dict[str, dict[str, str]]:
+    """The operations of each service that we call, by the name of a client's method."""
+    session = botocore.session.Session()
+    return {
+        service: {xform_name(name): name for name in session.get_service_model(service).operation_names}
+        for service in SERVICES
+    }
+
+
+def find_asked(node: ast.AST, methods: set[str], operations: set[str]) -> Iterator[str]:
+    """The operations that one node of a module's tree asks for."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if node.func.attr in ASKING and node.args:
+            named = ast.unparse(node.args[0]).strip("f'\"")
+            kinds = ("Role", "User", "Group") if "{kind}" in named else ("",)
+            yield from {named.replace("{kind}", kind) for kind in kinds} & operations
+        # A method of one word may be anybody's; botocore's take arguments by their names in AWS.
+        if node.func.attr in methods and any(word.arg and word.arg[0].isupper() for word in node.keywords):
+            yield node.func.attr
+    if isinstance(node, ast.Attribute) and node.attr in methods and "_" in node.attr:
+        yield node.attr
+
+
+def find_calls(source: str, module: str = "") -> set[str]:
+    """All `service:Operation` that a module asks for. Where several services have an operation, it is that of the one that the
+    module names, or is named after; else of all."""
+    found = find_operations()
+    names = {name for operations in found.values() for name in operations.values()}
+    methods = {method for operations in found.values() for method in operations}
+    calls = set()
+    tree = ast.parse(source)
+    said = {module} | {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in SERVICES
+    }
+    for asked in {asked for node in ast.walk(tree) for asked in find_asked(node, methods, names)}:
+        having = {
+            f"{service}:{operations.get(asked, asked)}"
+            for service, operations in found.items()
+            if asked in operations or asked in operations.values()
+        }
+        calls |= {call for call in having if call.partition(":")[0] in said} or having
+    return {OTHER_NAMES.get(call, call) for call in calls}
+
+
+def test_calls_are_found_however_they_are_made() -> None:
+    assert find_calls("await client.gather(f'ListAttached{kind}Policies', 'x')") == {
+        "iam:ListAttachedRolePolicies", "iam:ListAttachedUserPolicies", "iam:ListAttachedGroupPolicies"
+    }  # fmt: skip
+    assert find_calls("calls.persist('ListShards', self._client.list_shards)") == {"kinesis:ListShards"}
+    assert find_calls("await client.publish(TopicArn=arn); broker.publish(text); key.verify(b'')") == {"sns:Publish"}
+    assert find_calls("client.list_objects_v2(**where)") == {"s3:ListBucket"}
+    assert find_calls("open('organizations'); client.gather('ListPolicies', 'Policies')") == {
+        "organizations:ListPolicies"
+    }
+
+
 def test_what_is_granted_is_what_is_called() -> None:
     """gapwatch's own gap is nothing: no call without its action, no action without its call."""
-    called = set()
-    for name in ("aws_accounts", "iam", "organizations", "scans", "trails"):
-        for found in CALL.finditer((ROOT / "processor" / "shell" / f"{name}.py").read_text()):
-            operation = found["operation"]
-            kinds = ("Role", "User", "Group") if "{kind}" in operation else ("",)
-            called.update(operation.replace("{kind}", kind) for kind in kinds)
-    # Who we are may be asked by anybody (STS API reference).
-    called.remove("GetCallerIdentity")
-    granted = {action.partition(":")[2] for action in OWN_ACTIONS if action.partition(":")[0] not in READ_BY_OTHERS}
-    assert called == granted
+    called: set[str] = set()
+    for path in (ROOT / "processor").rglob("*.py"):
+        called |= find_calls(path.read_text(), path.stem)
+    assert called - ASKED_BY_ANYBODY == OWN_ACTIONS.keys() - CALLED_BY_AWS
 
 
 def deploy(aws: MotoServer, path: Path, **parameters: str) -> dict[str, str]:
