@@ -26,6 +26,7 @@ from processor.shell.files import SourceError
 from processor.shell.log_bucket import LogBucket, read_url
 from processor.shell.objects import NEVER, fetch_object, is_applied, read_object
 from processor.shell.redis import StoreError
+from processor.shell.shelf import FileShelf
 from processor.shell.sqs import GONE
 
 FETCHES_MAX = 16
@@ -146,7 +147,7 @@ async def run_backfill(order: BackfillOrder, place: Place, style: Style, warn: W
         load_loops(warn)
         await store.claim(exclusive=place.url is None)
         await held.enter_async_context(store.beating())
-        opened = await load_opened(store, order.settings, Horizon(), fresh=fresh)
+        opened = await load_opened(store, order.settings, Horizon(shelf=FileShelf()), fresh=fresh)
         progress = Progress((order.last - order.first).days + 1)
         filler = Filler(opened, warn)
         with collect_seldom():

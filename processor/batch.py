@@ -22,6 +22,7 @@ from processor.settings import Settings, dump_settings, load_settings
 from processor.shell.files import Source, SourceError, SourceReader, find_sources
 from processor.shell.grants import write_grants, write_inventory_times
 from processor.shell.redis import Store, StoreRefused
+from processor.shell.shelf import FileShelf
 from processor.shell.tables import load_catalogue
 from processor.shell.terminal import expect_broken_pipe, print_report, show_progress
 from processor.watching import find_inventory_time
@@ -52,7 +53,7 @@ async def run_replay(order: ReplayOrder, place: Place, style: Style, warn: Calla
         load_loops(warn)
         await store.claim(exclusive=place.url is None)
         await held.enter_async_context(store.beating())
-        horizon = Horizon()
+        horizon = Horizon(shelf=FileShelf())
         until = TIME_MAX if order.as_of is None else order.as_of
         opened = await load_opened(store, order.settings, horizon, until=until, fresh=fresh)
         check_as_of(opened, order.as_of)

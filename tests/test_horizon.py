@@ -8,12 +8,15 @@ Spans of 100 s, three of them kept; the newest is 7. An event time is known, new
 
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core import horizon as horizon_module
 from processor.core.horizon import SPANS_FOREVER, Horizon
+from processor.core.key_tables import SET_FULL, KeySet, put_keys
+from processor.shell.shelf import BLOCK_BYTES, FileShelf, size_place
 
 SPAN = 100
 KEPT = 3
@@ -42,6 +45,14 @@ class SlowHorizon:
             return False
         self.seen.add((number, event))
         return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """The compiled loops are loaded before Hypothesis looks at the clock."""
+    horizon = Horizon(SPAN)
+    horizon.load(1, [1])
+    horizon.add(SPAN, 2)
 
 
 @pytest.fixture(params=[2, 48], ids=["two spans unpacked", "all spans unpacked"], autouse=True)
@@ -169,3 +180,81 @@ def test_what_is_too_old_is_not_loaded() -> None:
     assert horizon.numbers == [9]
     horizon.load(7, [1])
     assert sorted(horizon.numbers) == [7, 9]
+
+
+# --- memory and disk ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spans_max", [KEPT, SPANS_FOREVER])
+def test_on_a_shelf_it_is_the_same_set(spans_max: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(horizon_module, "AT_REST_MAX", 3)
+
+    @given(ADDINGS)
+    def check(addings: list[Adding]) -> None:
+        horizon, slow = Horizon(SPAN, spans_max, FileShelf()), SlowHorizon(spans_max)
+        stored: dict[int, list[int]] = {}
+        for at, (time, event) in enumerate(addings):
+            assert horizon.add(time, event) == slow.add(time, event), (time, event)
+            if at % 7 == 0:
+                store_fresh(horizon, stored)
+        store_fresh(horizon, stored)
+        assert_none_twice(stored.values())
+        assert len(horizon) == len(slow.seen)
+        for time, event in addings:
+            assert not horizon.add(time, event)
+
+    check()
+
+
+class FullShelf:
+    """A disk without room."""
+
+    def put(self, hashes: object) -> None:
+        return None
+
+    def take(self, place: int, count: int) -> horizon_module.Words:
+        raise AssertionError("nothing was put there")
+
+
+def test_where_the_disk_is_full_spans_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(horizon_module, "AT_REST_MAX", 0)
+    horizon = Horizon(SPAN, shelf=FullShelf())
+    assert all(horizon.add(number * SPAN, number + 1) for number in range(100))
+    assert not any(horizon.add(number * SPAN, number + 1) for number in range(100))
+
+
+def test_a_shelf_gives_back_what_was_put_and_uses_places_again() -> None:
+    shelf = FileShelf()
+    sizes = [1, 511, 512, 513, 5_000, 100_000]
+    for _ in range(3):
+        given_hashes = [np.arange(1, size + 1, dtype=np.uint64) for size in sizes]
+        for place, hashes in [(shelf.put(hashes), hashes) for hashes in given_hashes]:
+            assert place is not None
+            assert np.array_equal(shelf.take(place, len(hashes)), hashes)
+    assert shelf.put(np.arange(1, 3, dtype=np.uint64)) is not None
+    # Three rounds take no more than one did.
+    assert shelf.size_bytes <= BLOCK_BYTES * sum(map(size_place, sizes))
+
+
+def test_a_set_is_dense_and_exact() -> None:
+    """13 bytes a key at most, but for what is reserved."""
+    keys = np.arange(1, 200_001, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    found = KeySet()
+    for begin in range(0, len(keys), 1_000):
+        found.reserve(1_000)
+        found.count += put_keys(keys[begin : begin + 1_000], found.keys)
+        assert put_keys(keys[begin : begin + 1_000], found.keys) == 0
+        assert found.count <= SET_FULL * len(found.keys)
+    assert found.count == len(keys)
+    assert found.keys.nbytes <= 13.5 * len(keys)
+    assert np.array_equal(np.sort(found.take()), np.sort(keys))
+
+
+def test_keys_that_fall_on_the_end_of_a_set_go_on_at_its_beginning() -> None:
+    found = KeySet()
+    inverse = np.uint64(pow(0x9E3779B185EBCA87, -1, 2**64))
+    with np.errstate(over="ignore"):
+        last = (np.uint64(0xFFFFFFFF00000000) + np.arange(1, 31, dtype=np.uint64)) * inverse
+    found.count += put_keys(last, found.keys)
+    assert found.count == 30
+    assert put_keys(last, found.keys) == 0

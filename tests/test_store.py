@@ -33,6 +33,7 @@ from processor.core.ledger import Ledger
 from processor.core.sessions import DENIED, FAILED, SUCCEEDED, key_of
 from processor.core.usage import Cell
 from processor.shell import redis as storing
+from processor.shell import sparing
 from processor.shell.embedded import EmbeddedRedis, find_server, start_redis
 from processor.shell.grants import load_grants, write_grants
 from processor.shell.redis import Store, StoreBusy, StoreError, StoreLost
@@ -234,6 +235,39 @@ async def test_facets_are_merged_with_those_that_are_stored(connect: Connect) ->
     assert usage.cells[0].operators == expected[:16] == cell.operators
     assert usage.cells[0].overflow == cell.overflow == 1
     assert usage.cells[0].regions == ("eu-central-1",)
+
+
+async def read_hashes(store: Store) -> dict[bytes, dict[bytes, bytes]]:
+    """What the store holds of facets and days."""
+    keys = [key for kind in (b"f", b"d") async for key in store.client.scan_iter(b"gapwatch:{*}:%s:*" % kind)]
+    return {key: dict(await store.client.hgetall(key)) for key in keys}
+
+
+async def test_what_memory_forgets_after_a_flush_the_store_still_has(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same facets and days are stored, however little of them is held in memory between flushes."""
+    found = []
+    for forgets in (False, True):
+        if forgets:
+            for name in ("FACETS_HELD_MAX", "FACETS_LOOK_WRITES", "DAYS_HELD_MAX"):
+                monkeypatch.setattr(sparing, name, 0)
+        store = await claim_new(connect)
+        await store.client.flushall()
+        await store.claim()
+        state = open_state(store)
+        for part in range(20):
+            for operator in range(3):
+                session = build_session(build_principal(f"role{part % 4}"), f"operator{part * operator}")
+                event = part * 10 + operator
+                time = NOW + (part - 3 * operator) * 20_000
+                state.ledger.apply_uses([build_use(state.ledger, session, [part % 3, 4], time, event)])
+            await state.flush()
+            held = [cell for usage in state.ledger.principals.values() for cell in usage.cells.values()]
+            assert any(cell.facets_count for cell in held) != forgets
+        found.append(await read_hashes(store))
+    assert found[0] == found[1]
+    assert len(found[0]) > 10
 
 
 async def test_cells_of_every_size_come_back(connect: Connect) -> None:

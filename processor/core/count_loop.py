@@ -6,7 +6,7 @@ A cell is one (principal, action) pair; its numbers are a row here while the pro
 import numpy as np
 
 from processor.core.compiled import Numbers, Octets, Words, compiled, inner
-from processor.core.key_tables import EMPTY, combine, find_slot
+from processor.core.key_tables import EMPTY, combine, find_place, find_slot
 from processor.core.sessions import DENIED, SUCCEEDED
 from processor.core.usage import FACETS_MAX, OPERATOR, REGION, RESOURCE, VIA
 
@@ -44,7 +44,7 @@ def note_facet(
         return False
     key = combine(np.uint64(4 * cell + facet + 1), hashed)
     key = key if key != EMPTY else _ONE
-    slot = find_slot(met, key)
+    slot = find_place(met, key)
     if met[slot] != EMPTY:
         return False
     if facet_counts[cell, facet] >= FACETS_MAX:
@@ -124,7 +124,7 @@ def count_loop(
         denied = outcomes[call] == DENIED
         if not late:
             event = events[use] if events[use] != EMPTY else _ONE
-            slot = find_slot(seen, event)
+            slot = find_place(seen, event)
             if seen[slot] != EMPTY:
                 notes[DUPLICATES] += 1
                 continue

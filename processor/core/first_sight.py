@@ -9,7 +9,7 @@ from processor.core.batches import Batch
 from processor.core.memory import Memory, Pending
 from processor.core.principals import Known, decode_user_identity, resolve_caller
 from processor.core.records import NOT_IAM_SOURCES, Record, is_denied, is_not_iam
-from processor.core.resolve_loop import LOOKED_AT, NO_PRINCIPAL, NOBODY, OUT_OF_SCOPE, PLAIN, PROVED
+from processor.core.resolve_loop import LOOKED_AT, NO_PRINCIPAL, NOBODY, OUT_OF_SCOPE, PLAIN, PROVED, UNKNOWN
 from processor.core.scan import PLACE, SHAPE, WHO_AT, WHO_END
 from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Actor, Call, Place, Scope, Session, Shape
 
@@ -36,12 +36,11 @@ class FirstSight:
 
     def find_session(self, batch: Batch, row: int, caller: int, pending: Pending) -> int:
         """The number of a record's session, opened where it is new; `caller` is the hash of its userIdentity."""
-        number = self.memory.session_keys.get(caller)
-        if number is None:
+        number = pending.sessions.get(caller, UNKNOWN)
+        if number < 0:
             start, end = batch.rows.places[row, WHO_AT : WHO_END + 1].tolist()
             number = self.memory.add_session(self._open_session(string_at(start, end - start)))
-            self.memory.session_keys[caller] = number
-            pending.sessions.append(caller)
+            pending.sessions[caller] = number
         return number
 
     def _open_session(self, raw: bytes) -> Session:
@@ -58,7 +57,11 @@ class FirstSight:
                 excluded = "out_of_scope"
             actor = self.memory.actors[key] = Actor(principal, excluded, len(self.memory.actors))
         account_id = found.accountId or (principal.account_id if principal is not None else "")
-        return Session(actor, caller.operator, caller.via, account_id)
+        # What many sessions have in common is one text for all of them.
+        texts = self.memory.texts
+        return Session(
+            actor, caller.operator, texts.setdefault(caller.via, caller.via), texts.setdefault(account_id, account_id)
+        )
 
     def find_shape(self, batch: Batch, row: int, pending: Pending) -> int:
         """The number of a record's shape, read where it is new."""
@@ -74,8 +77,7 @@ class FirstSight:
         if number is None:
             number = self.memory.shape_numbers[key] = len(self.memory.shapes)
             self.memory.shapes.append(shape)
-        self.memory.shape_keys[hashed] = number
-        pending.shapes.append(hashed)
+        self.memory.shape_keys[hashed] = pending.shapes[hashed] = number
         return number
 
     def _read_shape(self, record: Record) -> Shape:
@@ -96,18 +98,27 @@ class FirstSight:
         number = self.memory.place_keys.get(hashed)
         if number is None:
             record = batch.read_record(row)
-            pending.places.append(hashed)
             number = self.memory.add_place(
                 Place(None, None) if record is None else Place(record.awsRegion, record.recipientAccountId)
             )
             if record is not None:
                 self.memory.place_keys[hashed] = number
+            pending.places[hashed] = UNKNOWN if record is None else number
         return number
 
-    def open_call(self, key: int, actor: Actor, shape: Shape) -> Call:
+    def find_call(self, key: int, pending: Pending, *, looked_up: bool) -> int:
+        """The number of the call that the loop knows by a key, negative where there is none yet, and it was not met with since.
+        `looked_up`: the loop itself had none."""
+        number = pending.calls.get(key, UNKNOWN)
+        if number < 0:
+            found = UNKNOWN if looked_up else self.memory.by_call.find(key)
+            number = pending.calls[key] = found if found >= 0 else UNKNOWN
+        return number
+
+    def open_call(self, key: int, actor: Actor, shape: Shape, pending: Pending) -> Call:
         """The call of an actor and a shape, whose `key` the loop knows it by."""
         rule = shape.rule
-        number = self.memory.call_keys[key] = len(self.memory.calls)
+        number = pending.calls[key] = len(self.memory.calls)
         actions = rule.unproved if rule is not None else ()
         call = Call(actor, rule, actions, shape.outcome, number)
         if shape.watched:
@@ -123,6 +134,8 @@ class FirstSight:
 
     def find_other(self, call: Call, actions: tuple[int, ...]) -> Call:
         """The same call with other actions."""
+        if call.others is None:
+            call.others = {}
         found = call.others.get(actions)
         if found is None:
             number = len(self.memory.calls)

@@ -20,6 +20,7 @@ from processor.core.principals import Known
 from processor.core.records import TIME_MAX, Rejected, parse_time
 from processor.core.resolve_loop import (
     ASKED,
+    ASKED_COLUMNS,
     FUTURE,
     LATER,
     LOGS_MOVED,
@@ -32,6 +33,7 @@ from processor.core.resolve_loop import (
     NO_CALL,
     NO_LOG,
     NOBODYS,
+    NOT_LOOKED_UP,
     NOTES,
     OUTSIDE,
     PROOFS,
@@ -120,7 +122,7 @@ class Intake:
         again."""
         memory, tally = self._sight.memory, self.tally
         memory.reserve(len(todo))
-        asked, callers = np.empty((len(todo), 4), np.int64), np.empty(len(todo), np.uint64)
+        asked, callers = np.empty((len(todo), ASKED_COLUMNS), np.int64), np.empty(len(todo), np.uint64)
         proofs, later = np.empty(len(todo), np.int64), np.empty(len(todo), np.int64)
         notes = np.zeros(NOTES, np.int64)
         notes[NEWEST], notes[SECOND_NEWEST] = tally.newest, tally.second_newest
@@ -192,7 +194,7 @@ class Intake:
         """Call, session, place and time of a record that the loop does not know, or that must be looked at each time. None where
         the record ends here, in a class before the uses."""
         memory = self._sight.memory
-        row, session_number, shape_number, place_number = known
+        row, session_number, shape_number, place_number, number = known
         if session_number < 0:
             session_number = self._sight.find_session(batch, row, caller, pending)
         if shape_number < 0 or memory.shapes[shape_number].stop == BAD:
@@ -208,12 +210,12 @@ class Intake:
             self._reject("bad_userIdentity" if time else "bad_eventTime", shape, batch, row)
             return None
         key = (session.actor.number << 32 | shape_number) + 1
-        pending.calls.append(key)
+        if number < 0:
+            number = self._sight.find_call(key, pending, looked_up=number != NOT_LOOKED_UP)
         if not time or time > self.future:
             self._reject("future" if time else "bad_eventTime", shape, batch, row)
             return None
-        number = memory.call_keys.get(key)
-        call = memory.calls[number] if number is not None else self._sight.open_call(key, session.actor, shape)
+        call = memory.calls[number] if number >= 0 else self._sight.open_call(key, session.actor, shape, pending)
         log = self._find_log(session_number, place_number, min(time, self.until))
         if time <= self.until:
             self._note_time(log, time)

@@ -137,7 +137,7 @@ class Ledger:
             if span is not None:
                 seen = span.open(end - begin)
                 log = span.log
-                notes[SEEN] = span.count
+                notes[SEEN] = span.fresh
             self._met.reserve(room)
             self._days.reserve((end - begin) * attached.widest)
             count_loop(
@@ -148,7 +148,7 @@ class Ledger:
                 facets, notes,
             )  # fmt: skip
             if span is not None:
-                span.count = int(notes[SEEN])
+                span.count_fresh(int(notes[SEEN]))
             self._met.count += int(notes[MET])
             self._days.count += int(notes[DAYS])
             self._changes = int(notes[CHANGES])

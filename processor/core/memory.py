@@ -5,7 +5,7 @@ import numpy as np
 from processor.core.actions import ALL_GRAMS, ActionRule
 from processor.core.compiled import Numbers, Words
 from processor.core.key_tables import KeyTable, grow
-from processor.core.resolve_loop import NO_LOG, UNKNOWN
+from processor.core.resolve_loop import NO_LOG
 from processor.core.sessions import Actor, Call, Place, Session, Shape
 
 SESSIONS_MAX = 65_536
@@ -27,13 +27,12 @@ class Memory:
         self.calls: list[Call] = []
         self.rules: dict[tuple[str, str], ActionRule | None] = {}
         self.shape_numbers: dict[tuple[str, str, int, str], int] = {}
+        self.texts: dict[str, str] = {}
         self.actors: dict[tuple[str, str | None, str], Actor] = {}
         self.by_who, self.by_caller = KeyTable(), KeyTable()
         self.by_shape, self.by_place, self.by_call = KeyTable(), KeyTable(), KeyTable()
-        self.session_keys: dict[int, int] = {}
         self.shape_keys: dict[int, int] = {}
         self.place_keys: dict[int, int] = {}
-        self.call_keys: dict[int, int] = {}
         self.actor_numbers: Numbers = np.zeros(64, np.int64)
         self.stops: Numbers = np.zeros(64, np.int64)
         self.kinds: Numbers = np.zeros(64, np.int64)
@@ -95,22 +94,22 @@ class Memory:
         self.salts[calls:size] = np.array([call.salt for call in fresh], np.uint64)
         self._fresh_kinds = []
         self._settled = (len(self.sessions), len(self.shapes), size)
-        for table, known, keys in (
-            (self.by_caller, self.session_keys, pending.sessions),
-            (self.by_shape, self.shape_keys, pending.shapes),
-            (self.by_place, self.place_keys, pending.places),
-            (self.by_call, self.call_keys, pending.calls),
+        for table, found in (
+            (self.by_caller, pending.sessions),
+            (self.by_shape, pending.shapes),
+            (self.by_place, pending.places),
+            (self.by_call, pending.calls),
         ):
-            table.put_all(keys, [known.get(key, UNKNOWN) for key in keys])
+            table.put_all(list(found), list(found.values()))
 
 
 class Pending:
-    """Keys that rows asked about, and whose numbers the tables do not have."""
+    """Numbers of keys that rows asked about, and that the tables do not have; UNKNOWN for what has none."""
 
     __slots__ = ("calls", "places", "sessions", "shapes")
 
     def __init__(self) -> None:
-        self.sessions: list[int] = []
-        self.shapes: list[int] = []
-        self.places: list[int] = []
-        self.calls: list[int] = []
+        self.sessions: dict[int, int] = {}
+        self.shapes: dict[int, int] = {}
+        self.places: dict[int, int] = {}
+        self.calls: dict[int, int] = {}

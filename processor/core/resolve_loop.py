@@ -13,8 +13,9 @@ from processor.core.scan import EVENT, PARAMETERS_AT, PARAMETERS_END, PLACE, SHA
 
 PENDING = -1
 UNKNOWN = -2
+NOT_LOOKED_UP = -3
 """Values of keys that have no number: PENDING until the caller has looked at the row that it was met in; UNKNOWN where
-that gave it none, so that it asks again."""
+that gave it none, so that it asks again. NOT_LOOKED_UP is a call whose session, shape or place had no number yet."""
 
 NOBODY = -1
 """The actor of a session whose userIdentity is no object."""
@@ -32,7 +33,8 @@ NO_CALL = -1
 NOTES = 15
 """What the loop takes and leaves: new keys by table, times, and how many rows it hands back."""
 
-ROW, SESSION, SHAPE_NUMBER, PLACE_NUMBER = range(4)
+ROW, SESSION, SHAPE_NUMBER, PLACE_NUMBER, CALL_NUMBER = range(5)
+ASKED_COLUMNS = 5
 """Columns of the rows that are asked about: what is known of each, negative where it is not."""
 
 NO_LOG = -1
@@ -107,7 +109,7 @@ def resolve_loop(
                 who_values[find_slot(who_keys, who)] = session
         shape = find_or_add(shape_keys, shape_values, hashes[row, SHAPE], notes, NEW_SHAPES)
         place = find_or_add(place_keys, place_values, hashes[row, PLACE], notes, NEW_PLACES)
-        call = UNKNOWN
+        call = NOT_LOOKED_UP
         if session >= 0 and shape >= 0 and place >= 0 and actors[session] != NOBODY and stops[shape] == 0:
             call = find_or_add(call_keys, call_values, key_of_call(actors[session], shape), notes, NEW_CALLS)
         # A row that made something pending is never put off, so that in the end nothing is.
@@ -123,7 +125,7 @@ def resolve_loop(
             log = place_logs[place] if place_logs[place] != NO_LOG else session_logs[session]
         if call < 0 or log == NO_LOG or time == 0 or time > future or kinds[call] == LOOKED_AT:
             asked[asking, ROW], asked[asking, SESSION] = row, session
-            asked[asking, SHAPE_NUMBER], asked[asking, PLACE_NUMBER] = shape, place
+            asked[asking, SHAPE_NUMBER], asked[asking, PLACE_NUMBER], asked[asking, CALL_NUMBER] = shape, place, call
             callers_asked[asking] = caller
             asking += 1
             continue

@@ -77,17 +77,24 @@ class Actor:
 
 
 class Session:
-    """Who called. The hashes are of operator and via, 0 for a via that is not there."""
+    """Who called: there are many of them, so that each is small."""
 
-    __slots__ = ("account_id", "actor", "operator", "operator_hash", "via", "via_hash")
+    __slots__ = ("account_id", "actor", "operator", "via")
 
     def __init__(self, actor: Actor, operator: str, via: str, account_id: str) -> None:
         self.actor = actor
         self.operator = operator
         self.via = via
         self.account_id = account_id
-        self.operator_hash = hash_text(operator)
-        self.via_hash = hash_text(via) if via else 0
+
+    @property
+    def operator_hash(self) -> int:
+        return hash_text(self.operator)
+
+    @property
+    def via_hash(self) -> int:
+        """0 for a via that is not there."""
+        return hash_text(self.via) if self.via else 0
 
 
 def hash_text(text: str) -> int:
@@ -122,7 +129,7 @@ class Place:
 class Call:
     """A principal's calls of one shape, and with the same `actions`.
 
-    `others` are calls that differ in those, by what their parameters prove.
+    `others` are calls that differ in those, by what their parameters prove; None before there is one.
     """
 
     __slots__ = ("actions", "actor", "number", "others", "outcome", "rule", "salt")
@@ -141,4 +148,4 @@ class Call:
         self.outcome = outcome
         self.number = number
         self.salt = actor.salt
-        self.others: dict[tuple[int, ...], Call] = {}
+        self.others: dict[tuple[int, ...], Call] | None = None

@@ -25,12 +25,13 @@ class Cell:
     """One pair's usage. Times in seconds since 1970; `..._success` are of uses that the service carried out.
 
     While all calls were denied `last` is NEVER and `first` NOT_YET. `day` is last's day and `day_count` its uses.
-    `loaded`: the cell came from a store, which holds facets of it that memory does not. `index`: its row in the ledger's
-    numbers, -1 before its first use there; the ledger puts them into the cell when it settles.
+    `loaded`: the cell came from a store. `away`: the store holds facets of it that memory does not, as after a start.
+    `index`: its row in the ledger's numbers, -1 before its first use there; the ledger puts them into the cell when it settles.
     """
 
     __slots__ = (
         "action",
+        "away",
         "count",
         "day",
         "day_count",
@@ -69,6 +70,17 @@ class Cell:
         self.dirty = False
         self.facets_dirty = False
         self.loaded = False
+        self.away = False
+
+    @property
+    def facets_count(self) -> int:
+        """How many values of facets are at hand."""
+        return len(self.operators) + len(self.regions) + len(self.resources) + len(self.vias)
+
+    def forget_facets(self) -> None:
+        """Leave the values of the facets to the store, which has all of them; the marks that there were more stay."""
+        self.operators = self.regions = self.resources = self.vias = ()
+        self.away = True
 
     def note_operator(self, operator: str) -> None:
         """`note_facet` of the facet that has the most values."""

@@ -20,7 +20,7 @@ from processor.shell.aws import CALL_ERRORS, Aws, Calls, Target, find_code, refu
 from processor.shell.feeds import ALONE, Backoff, FeedHealth, Positions, Sharing, Slice, cancel
 from processor.shell.files import SourceError
 from processor.shell.get_records import ANSWER, RecordsAnswer, cut_records, take_answers
-from processor.shell.pace import CALLS_SECONDS, Budget, Pace
+from processor.shell.pace import ANSWER_BYTES_MAX, CALLS_SECONDS, Budget, Pace
 from processor.shell.payloads import decode_in_order
 from processor.shell.progress import END, Progress
 from processor.shell.stream_places import SequenceError, unpack_place
@@ -210,7 +210,7 @@ class KinesisFeed:
         """Read one shard to its end."""
         pace, backoff = Pace(self._poll_seconds), Backoff()
         iterator: str | None = None
-        size = 0
+        size = ANSWER_BYTES_MAX  # Where a backlog waits the first answers are as large as answers get.
         while progress.handed != END:
             if iterator is None:
                 iterator = await self._open_iterator(shard_id, progress)
@@ -262,6 +262,7 @@ class KinesisFeed:
             await self._slices.put(found)
             progress.handed, progress.place = position, place
             await asyncio.sleep(0)
+        answer.records = []  # Who reads the shard keeps the answer until the next one: its bytes would be in nobody's budget.
 
     def _origin(self, shard_id: str) -> str:
         return f"{self.health.source}/{shard_id}"

@@ -38,7 +38,7 @@ def unpack_cell(packed: bytes, action: int) -> Cell:
     if len(fields) > 6:
         cell.denied = fields[6]
     cell.day = day_of(cell.last)
-    cell.loaded = True
+    cell.loaded = cell.away = True
     return cell
 
 

@@ -16,12 +16,10 @@ from processor.shell.commands import Command
 from processor.shell.layout import merge_facets, pack_cell, pack_facets, pack_principal, unpack_cell, unpack_principal
 from processor.shell.modes import KAFKA, ShardPart, read_parts
 from processor.shell.redis import Hold, Store
+from processor.shell.sparing import Sparing
 
 _COUNTERS = ("newest", "second_newest", "late")
 _LOAD_BATCH = 500
-
-DAYS_HELD_MAX = 300_000
-"""Counts of earlier days that are kept in memory, some 50 MB: late uses of other days cost a read of the store."""
 
 
 @dataclass(slots=True)
@@ -48,8 +46,7 @@ class State:
         self._moved: dict[bytes, bytes] = {}
         self._forgotten: set[bytes] = set()
         self._spans: set[int] = set()
-        self._days_held = 0
-        self._days_forgotten = False
+        self._sparing = Sparing(ledger)
         self.parts: list[ShardPart] = []
         self.is_divided = False
 
@@ -176,14 +173,14 @@ class State:
             commands.append(("HSET", self.store.key(b"files"), *itertools.chain.from_iterable(self._moved.items())))
             self._moved = {}
         await self.store.flush(commands)
-        self._spare_memory()
+        self._sparing.spare(len(changed))
 
     async def read_facets(self, usage: PrincipalUsage) -> None:
         """Bring the facets that the store holds of one principal into memory."""
         (answer,) = await self.store.read_many([("HGETALL", self.store.shard_key(usage.shard, b"f", usage.key))])
         for packed_action, packed in dict(answer).items():
             cell = usage.cells.get(self.names.find(packed_action))
-            if cell is not None and cell.loaded:
+            if cell is not None and cell.away:
                 merge_facets(cell, packed)
 
     async def _read_behind(self, changed: Iterable[PrincipalUsage]) -> None:
@@ -192,8 +189,12 @@ class State:
         days: list[tuple[PrincipalUsage, int, int]] = []
         for usage in changed:
             cells = usage.cells
-            facets += [(usage, action) for action in usage.dirty if cells[action].loaded and cells[action].facets_dirty]
-            days += [(usage, day, action) for day, action in usage.late if cells[action].loaded or self._days_forgotten]
+            facets += [(usage, action) for action in usage.dirty if cells[action].away and cells[action].facets_dirty]
+            days += [
+                (usage, day, action)
+                for day, action in usage.late
+                if cells[action].loaded or self._sparing.days_forgotten
+            ]
         hashes = self.names.hashes
         wanted: list[Command] = [
             ("HGET", self.store.shard_key(usage.shard, b"f", usage.key), hashes[action]) for usage, action in facets
@@ -203,6 +204,7 @@ class State:
         for (usage, action), packed in zip(facets, answers, strict=False):
             if packed:
                 merge_facets(usage.cells[action], packed)
+            usage.cells[action].away = False
         for (usage, day, action), count in zip(days, answers[len(facets) :], strict=True):
             usage.days[day, action] = int(count or 0)
 
@@ -219,6 +221,7 @@ class State:
             cells += (hashes[action], pack_cell(cell))
             if cell.facets_dirty:
                 cell.facets_dirty = False
+                self._sparing.note_facets(cell)
                 facets += (hashes[action], pack_facets(cell))
         if not usage.stored:
             usage.stored = True
@@ -239,19 +242,11 @@ class State:
         for day, action in usage.days_dirty:
             if day >= oldest:
                 by_day.setdefault(day, []).extend((self.names.hashes[action], usage.days[day, action]))
-        self._days_held += len(usage.days_dirty)
+        self._sparing.note_days(len(usage.days_dirty))
         usage.days_dirty.clear()
         usage.late.clear()
         for day, counts in by_day.items():
             yield ("HSET", self._day_key(usage, day), *counts)
-
-    def _spare_memory(self) -> None:
-        """Forget counts of earlier days, all of which are stored, when there are many."""
-        if self._days_held > DAYS_HELD_MAX:
-            self._days_held = 0
-            self._days_forgotten = True
-            for usage in self.ledger.principals.values():
-                usage.days.clear()
 
     def _oldest_day(self) -> int:
         return self.ledger.tally.newest // 86_400 - self.days_kept

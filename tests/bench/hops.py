@@ -26,6 +26,7 @@ from processor.replay import Replay
 from processor.settings import Settings
 from processor.shell.files import find_sources
 from processor.shell.redis import Store
+from processor.shell.shelf import FileShelf
 from processor.shell.tables import load_catalogue
 from tests.bench.measure import read_memory
 
@@ -58,7 +59,7 @@ async def measure(corpus: Path, work: Callable[[Opened, ReplayOrder], Any]) -> d
     fresh = read_inventories(order.inventories, (), quiet)
     async with open_store(Place(), quiet) as store:
         await store.claim(exclusive=True)
-        opened = await load_opened(store, order.settings, Horizon(), fresh=fresh)
+        opened = await load_opened(store, order.settings, Horizon(shelf=FileShelf()), fresh=fresh)
         load_loops(quiet)
         with collect_seldom():
             begun, server = time.process_time(), await server_seconds(store)

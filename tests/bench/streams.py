@@ -2,13 +2,14 @@
 
     decode     GetRecords' answers from their bytes to payloads, and to the gap's state; records a CPU second of one core
     latency    an event put to Kinesis until the gap in /metrics has it, at 1,000 records a second, the poll at its default
-    backlog    records that lie in the stream until they are applied while more arrive; rate by the clock, memory by tenths
+    backlog    records that lie in the stream until they are applied while more arrive; rate and memory by tenths
 
 The machine runs the producer and the server, too: the figures are those of all three.
 """
 
 import argparse
 import base64
+import itertools
 import json
 import sys
 import tempfile
@@ -35,7 +36,7 @@ from processor.pipeline import Pipeline  # noqa: E402 - as above
 from processor.shell.get_records import decode_answer  # noqa: E402 - as above
 from processor.shell.payloads import decode_all  # noqa: E402 - as above
 from processor.shell.tables import load_catalogue  # noqa: E402 - as above
-from tests.bench.measure import print_table, read_memory, summarise  # noqa: E402 - as above
+from tests.bench.measure import print_table, read_cpu_seconds, read_memory, summarise  # noqa: E402 - as above
 
 ANSWER_RECORDS = 5_000
 ROUNDS = 9
@@ -155,29 +156,31 @@ def show_backlog(roto: Roto, folder: Path, backlog: int) -> None:
         for at in range(backlog, total, 1_000):
             put_payloads(client, "backlog", wrap_batches(1_000, at))
 
-    memory: list[tuple[int, float]] = []
+    seen: list[tuple[int, float, float, float]] = []
     with running(roto, "backlog", folder) as found:
-        begun = time.monotonic()
+        pid = found.process.pid
         producer = threading.Thread(target=put_more)
         producer.start()
 
         def read() -> bool:
             count = sum(found.classes().values())
-            memory.append((count, read_memory(found.process.pid).anonymous_bytes / 1e6))
+            seen.append((count, time.monotonic(), read_cpu_seconds(pid), read_memory(pid).anonymous_bytes / 1e6))
             return count >= total
 
-        wait_for(read, 600)
-        seconds = time.monotonic() - begun
+        read()
+        wait_for(read, 60 + total / 2_000)
         producer.join()
-    first = next(size for count, size in memory if count >= total * 0.2)
+    tenths = [next(each for each in seen if each[0] >= total * at / 10) for at in range(1, 11)]
+    rows = []
+    for at, (before, after) in enumerate(itertools.pairwise([seen[0], *tenths]), 1):
+        count = after[0] - before[0]
+        by_clock, by_cpu = count / max(1e-9, after[1] - before[1]), count / max(1e-9, after[2] - before[2])
+        rows.append((str(at), f"{by_clock:,.0f}", f"{by_cpu:,.0f}", f"{after[3]:,.0f}"))
+    whole = total / (tenths[-1][1] - seen[0][1])
     print_table(
-        f"A backlog of {backlog:,} records in 16 shards, {total - backlog:,} more arriving",
-        ("figure", "value"),
-        [
-            ("records a second, by the clock, from ready to the last one", f"{total / seconds:,.0f}"),
-            ("anonymous memory behind a fifth, MB", f"{first:,.0f}"),
-            ("anonymous memory at the end, MB", f"{memory[-1][1]:,.0f}"),
-        ],
+        f"A backlog of {backlog:,} records in 16 shards, {total - backlog:,} more arriving: {whole:,.0f} a second by the clock",
+        ("tenth", "records a second", "a CPU second", "anonymous memory, MB"),
+        rows,
     )
 
 
