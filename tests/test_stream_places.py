@@ -133,3 +133,14 @@ def test_sequence_numbers_are_in_order_as_bytes(one: int, other: int) -> None:
 def test_what_is_no_sequence_number_is_said(text: str) -> None:
     with pytest.raises(SequenceError, match="at most 67 digits"):
         pack_sequence(text)
+
+
+def test_odd_events_do_not_have_the_others_decoded_again() -> None:
+    """Each stretch between them is one batch of the one text."""
+    payloads = [wrap_event(record) for record in RECORDS]
+    among = [*payloads, b'{"no": "record"}', *payloads, b"", wrap_event(RECORDS[0]) * 2, *payloads]
+    decoded, rows = decode_in_order(among)
+    plain = [batch for batch in decoded.batches if len(batch.rows.places) == len(RECORDS)]
+    assert len(plain) == 3
+    assert len({id(batch.texts[0]) for batch in plain}) == 1
+    assert rows.tolist()[: len(RECORDS)] == rows.tolist()[-len(RECORDS) :] == [1] * len(RECORDS)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from processor.core.aggregates import MAGIC, split_aggregate
-from processor.core.batches import Batch, Decoded, add_decoded, decode_log_batch, decode_payloads
+from processor.core.batches import Batch, Decoded, add_decoded, cut_rows, decode_log_batch, decode_payloads
 from processor.core.compiled import Numbers, address_of
 from processor.core.envelopes import GZIP_MAGIC
 from processor.core.records import Rejected
@@ -67,19 +67,42 @@ def _decode_run(payloads: Sequence[bytes], found: Decoded) -> list[int]:
         return [] if not payloads else _decode_alone(payloads[0], found)
     text = b"\n".join(payloads)
     rows, _, ending = scan_elements(text, most=len(payloads))
-    if ending == RAN_OUT and not len(rows.odd) and _is_one_each(rows, text, payloads):
-        found.batches.append(Batch((text,), rows))
-        return [1] * len(payloads)
-    half = len(payloads) // 2
-    return _decode_run(payloads[:half], found) + _decode_run(payloads[half:], found)
+    alone = _find_odd(rows, text, payloads) if ending == RAN_OUT else None
+    if alone is None:
+        # One of them is broken, or goes on in the next: halves are looked at until it is by itself.
+        half = len(payloads) // 2
+        return _decode_run(payloads[:half], found) + _decode_run(payloads[half:], found)
+    ends = _find_ends(text, payloads)
+    counts: list[int] = []
+    first = 0
+    for number in [*alone, len(payloads)]:
+        plain = number - len(counts)
+        if plain:
+            found.batches.append(Batch((text,), cut_rows(rows, first, first + plain)))
+            counts += [1] * plain
+        if number < len(payloads):
+            first = int(np.searchsorted(rows.places[:, START], ends[number]))
+            counts += _decode_alone(payloads[number], found)
+    return counts
 
 
-def _is_one_each(rows: Rows, text: bytes, payloads: Sequence[bytes]) -> bool:
-    if len(rows.places) != len(payloads):
-        return False
-    sizes = np.array([len(payload) + 1 for payload in payloads])  # each with the newline behind it
-    ends = address_of(np.frombuffer(text, np.uint8)) + np.cumsum(sizes)
-    return bool(np.all(rows.places[:, START] >= ends - sizes) and np.all(rows.places[:, END] < ends))
+def _find_ends(text: bytes, payloads: Sequence[bytes]) -> Numbers:
+    """The address behind each payload in the text, its newline included."""
+    sizes = np.fromiter(map(len, payloads), np.int64, len(payloads)) + 1
+    return address_of(np.frombuffer(text, np.uint8)) + np.cumsum(sizes)
+
+
+def _find_odd(rows: Rows, text: bytes, payloads: Sequence[bytes]) -> list[int] | None:
+    """The numbers of the payloads that are not one record and nothing else; None where an element goes over a payload's end."""
+    ends = _find_ends(text, payloads)
+    owners = np.searchsorted(ends, rows.places[:, START], "right")
+    odd = rows.odd[:, :2] + address_of(np.frombuffer(text, np.uint8))
+    odd_owners = np.searchsorted(ends, odd[:, 0], "right")
+    if np.any(rows.places[:, END] > ends[owners]) or np.any(odd[:, 1] > ends[odd_owners]):
+        return None
+    counts = np.bincount(owners, minlength=len(payloads))
+    counts[odd_owners] = 0
+    return list(np.flatnonzero(counts != 1).tolist())
 
 
 def _decode_alone(payload: bytes, found: Decoded) -> list[int]:
