@@ -52,7 +52,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from processor.core.sessions import SHARDS
-from processor.shell.commands import Command, pack_commands, split_command
+from processor.shell.commands import Command, pack_in_turns
 from processor.shell.owners import is_dead_here, name_host, name_owner
 
 EMBEDDED = "embedded"
@@ -307,7 +307,7 @@ class Store:
     async def write(self, meta: bytes, last: Last, commands: list[Command]) -> Last:
         """As `flush`, by the hold whose owner, flush number and mark stand in the hash `meta`."""
         mark = secrets.token_bytes(8)
-        packed = pack_commands([part for command in commands for part in split_command(command)])
+        packed = await pack_in_turns(commands)
         args = [last.owner, str(last.flush), last.mark, mark, packed]
         said, *rest = await self.persist(partial(self.scripts["flush"], keys=[meta], args=args), "flush")
         if said == b"lost":
