@@ -23,6 +23,7 @@ class Collecting:
     """Made when all is loaded; `settle` is called again and again, between two turns of the loop."""
 
     def __init__(self) -> None:
+        gc.set_threshold(*gc.get_threshold()[:2], NEVER)
         self.walks = 0
         self._known = 0
         self._added = 0
@@ -54,7 +55,6 @@ class Collecting:
 def collect_the_young() -> Iterator[Collecting]:
     """A Collecting in place of Python's full collections while the block runs."""
     before = gc.get_threshold()
-    gc.set_threshold(before[0], before[1], NEVER)
     try:
         yield Collecting()
     finally:

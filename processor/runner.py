@@ -124,7 +124,8 @@ class Runner:
         self.watch = Watch(fleet, usages, order.watching, int(clock()))
         self.board = Board(window.label for window in fleet.windows)
         self.text = GapText(self.tracker, note=self.board.note, forget=self.board.forget)
-        self.watch_text = WatchText(self.tracker, self.watch, order.watching.exemptions, self.inventoried)
+        self.watch_text = WatchText(order.watching, fleet.windows, self.inventoried)
+        self.watch_text.add(self.tracker, self.watch)
         if order.start_inventory is not None:
             self.live = await order.start_inventory(opened, self._warn, clock)
             await self._follow_inventory()

@@ -278,6 +278,13 @@ class Tracker:
     def _count_services(self, judged: Verdicts) -> dict[str, int]:
         return {service: mask.bit_count() for service, mask in granted_services(self.fleet.catalogue, judged.unused)}
 
+    def gap_of(self, key: int) -> PrincipalGap:
+        """What was used in each window by a principal that is followed, and when that is other by time alone."""
+        return self._gaps[key]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._gaps)
+
     def __contains__(self, key: int) -> bool:
         return key in self._gaps
 

@@ -17,6 +17,7 @@ cluster; KEY is a principal's 8-byte key, ACTION an action's 5-byte stable hash,
     P:{N}:d:DAY:KEY       hash    ACTION -> uses on that day, for days that are over; as many as the longest window + 1
     P:{N}:f:KEY           hash    ACTION -> facets: operators, regions, resources, services
     P:{N}:g               hash    KEY -> grants
+    P:{N}:a               hash    id of an alert -> what was told of it on topic alerts (alerting.py)
 
 In Kafka mode P:meta says so (`mode`), and what is above is counted and seen is kept by shard: `meta`, `accounts`, `files`, `names`
 and `seen:SPAN` below P:{N} (holds.py). Intakes count classes 1 to 6 in P:meta, and keep their positions in P:files (leases.py).
