@@ -59,4 +59,3 @@ def collect_the_young() -> Iterator[Collecting]:
         yield Collecting()
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()

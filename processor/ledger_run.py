@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from processor.collecting import Collecting
 from processor.core.tally import Tally
 from processor.opening import load_loops
 from processor.settings import Settings, SettingsError, dump_settings
-from processor.shard import Shard, ShardParts
+from processor.shard import ShardParts
 from processor.shards import CALLBACK_SECONDS_MAX, Shards
 from processor.shell.brokers import BrokerError, BrokerSettings, connect_admin
 from processor.shell.grants import write_catalogue
@@ -104,8 +104,7 @@ async def run_ledger(
 
     def members() -> list[bytes]:
         shards = running[0].shards if running else None
-        gaps = [] if shards is None else [*shards.text.members(), *shards.watch_text.members(int(order.clock()))]
-        return [render_pipeline(registry), *gaps]
+        return [render_pipeline(registry), *([] if shards is None else shards.telling.members())]
 
     server = Server(members, lambda: None if health.ready else health.why_not, {})
     await server.start(order.settings.run.host, order.settings.run.port)
@@ -162,6 +161,7 @@ async def _own_shards(
     log = LedgerLog(order.brokers, order.prefix)
     parts = ShardParts(catalogue, order.settings, order.clock, warn, {}, watching)
     shards = Shards(store, Member(cluster, order.group, store.member), parts, log)
+    shards.telling.pusher, order.health.alerted = order.pusher, shards.telling.counts
     ledgers = Ledgers(order, shards, log, warn, partial(read_inventory_times, store))
     running[:] = [ledgers]
     try:
@@ -186,7 +186,6 @@ class Ledgers:
         self._log = log
         self._warn = warn
         self._read_times = read_times
-        self._uses_pushed: list[int] = []
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._moved_at = order.clock()
         self._seen = (0, 0)
@@ -245,24 +244,14 @@ class Ledgers:
             health.principals = sum(len(shard.tracker) for shard in owned)
             health.first_uses_evicted = sum(shard.tracker.first_uses.evicted for shard in owned)
             health.first_uses_lost = sum(shard.tracker.first_uses.lost for shard in owned)
+            health.exemptions_failed = self.shards.telling.exemptions.failed
             health.ready, health.why_not = bool(owned), "no shards are assigned yet"
-            self._push(owned)
             collecting.settle()
             await asyncio.sleep(min(0.05, run.flush_seconds / 2))
 
-    def _push(self, owned: Iterable[Shard]) -> None:
-        """Let Alertmanager know of first uses where any came, and each minute of what is news no more."""
-        if self._order.pusher is None:
-            return
-        firsts = [shard.tracker.first_uses for shard in owned]
-        now = [int(self._order.clock()) // 60, *(found.changes for found in firsts)]
-        if now != self._uses_pushed:
-            self._uses_pushed = now
-            self._order.pusher.note(use for found in firsts for use in found.by_place.values())
-
     async def _follow_inventory_times(self) -> None:
         while True:
-            self.shards.watch_text.inventoried = await self._read_times()
+            self.shards.telling.watch_text.inventoried = await self._read_times()
             await asyncio.sleep(INVENTORY_SECONDS)
 
     async def _read_grants(self) -> None:

@@ -35,6 +35,7 @@ from processor.shell.push import Pusher
 from processor.shell.redis import RENEW_SECONDS, Store
 from processor.shell.watch_text import WatchText
 from processor.stopping import Warn
+from processor.watching import ExemptionsFile
 
 if TYPE_CHECKING:
     from processor.live_inventory import (  # with them AWS' client is loaded: not for nothing
@@ -94,6 +95,7 @@ class Runner:
         self.opened: Opened | None = None
         self.live: LiveInventory | None = None
         self._pace = FlushPace(order.settings.run.flush_seconds)
+        self._exemptions = ExemptionsFile(order.settings.alerts, order.watching, warn)
         self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
         self._receipts: list[tuple[Feed, tuple[object, ...]]] = []
         self._applied = False
@@ -211,6 +213,7 @@ class Runner:
         # Coverage comes first: it says which first uses are of principals that are learning.
         self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
         await self._follow_inventory()
+        self._follow_exemptions()
         span = (self.tracker.as_of, max(as_of, self.tracker.as_of))
         pauses = Pauses()
         for usage, actions in changed:
@@ -223,6 +226,21 @@ class Runner:
             begun = time.monotonic()
             await self._refresh_text()
             self._pace.note_text(begun)
+
+    def _follow_exemptions(self) -> None:
+        """Look at the file of exemptions again."""
+        watching = self._exemptions.look(self._order.clock())
+        self.health.exemptions_failed = self._exemptions.failed
+        if watching is None:
+            return
+        assert self.tracker is not None  # noqa: S101 - load came before
+        assert self.watch is not None  # noqa: S101 - load came before
+        assert self.watch_text is not None  # noqa: S101 - load came before
+        assert self.opened is not None  # noqa: S101 - load came before
+        self._order.watching = watching
+        self.tracker.rewatch(watching)
+        self.watch.rewatch(watching, self.opened.ledger.principals.values())
+        self.watch_text.watching = watching
 
     async def _follow_inventory(self) -> None:
         """Let the gaps and what is told follow what was read of AWS, once it is stored."""

@@ -61,6 +61,7 @@ class Shard:
         self.hold = hold
         self.lock = asyncio.Lock()
         self._parts = parts
+        self._watching = parts.watching
         self.dirty_since: float | None = None
         self.flushed_at = 0.0
         self.flushed_uses = 0
@@ -112,6 +113,7 @@ class Shard:
         )  # fmt: skip
         self.tracker = Tracker(fleet, self.ledger.principals.values(), self._as_of, parts.watching, keep_before=True)
         self.watch = Watch(fleet, self.ledger.principals.values(), parts.watching, int(parts.clock()))
+        self._watching = parts.watching
         for account_id, seen in fleet.seen_by_account().items():
             new = seen & ~parts.observed.get(account_id, 0)
             if new:
@@ -300,6 +302,13 @@ class Shard:
         for key, (packed, found) in self._new_grants.items():
             name = key.to_bytes(8, "big")
             yield ("HDEL", place, name) if found is None else ("HSET", place, name, packed)
+
+    def rewatch(self, watching: Watching) -> None:
+        """Take in other exemptions than those that the shard was loaded with."""
+        if watching is not self._watching:
+            self._watching = watching
+            self.tracker.rewatch(watching)
+            self.watch.rewatch(watching, self.ledger.principals.values())
 
     def note_alerted(self, messages: Iterable[AlertMessage]) -> None:
         """These alerts were acknowledged: the next flush says so."""

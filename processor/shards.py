@@ -5,24 +5,19 @@ older) is dropped from memory and claimed anew; then it goes on from what the st
 """
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
-from processor.core.fleet import Member as FleetMember
 from processor.core.gap_changes import Written
-from processor.core.sessions import shard_of
-from processor.core.tracker import GapCounts
 from processor.observed import Observed
 from processor.shard import Shard, ShardParts
 from processor.shell.brokers import BrokerError
-from processor.shell.gap_text import GapText
 from processor.shell.holds import Member, ShardHold
 from processor.shell.modes import check_mode
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
-from processor.shell.watch_text import WatchText
+from processor.telling import Telling
 
 CALLBACK_SECONDS_MAX = 5.0
 """No wait in a rebalance, or in stopping, is longer: then a shard is dropped unflushed, and another ledger reads it again."""
@@ -69,9 +64,7 @@ class Shards:
         self._checked_at = 0.0
         self._claiming = asyncio.Lock()
         self._observed = Observed(store, parts.catalogue, parts.observed)
-        self.text = GapText(note=self._note_counts, forget=self._forget_counts)
-        self.watch_text = WatchText(parts.watching, parts.settings.gap_windows, {})
-        self._alerts_failed = ""
+        self.telling = Telling(parts, self._owned, broker.alert)
         self.lost = 0
         self.gaps = 0
         self.skipped = 0
@@ -117,16 +110,14 @@ class Shards:
                     # Whatever ends the loading early must not leave a half of it behind.
                     self._forget(number)
                     await shard.load()
-                    self.text.add(shard.tracker)
-                    self.watch_text.add(shard.tracker, shard.watch)
+                    self.telling.add(shard)
                 self._owned[number] = shard
                 return shard.place(begin)
 
     def _forget(self, number: int) -> None:
         shard = self._owned.pop(number, None)
         if shard is not None:
-            self.text.remove(shard.tracker, number)
-            self.watch_text.remove(shard.tracker, shard.watch)
+            self.telling.remove(number, shard)
 
     async def _follow_grants(self) -> None:
         await self._broker.follow_grants({number: shard.grants_offset for number, shard in self._owned.items()})
@@ -177,35 +168,7 @@ class Shards:
             elif check:
                 await self._check_one(shard)
         await self._observed.share([shard.tracker for shard in self._owned.values()], look=check)
-        for _ in itertools.chain(self.text.refresh(), self.watch_text.refresh(int(now))):
-            await asyncio.sleep(0)
-        await self._alert(int(now))
-
-    def _note_counts(self, key: int, member: FleetMember, counts: list[GapCounts]) -> None:
-        if (shard := self._owned.get(shard_of(key))) is not None:
-            shard.alerts.note_counts(key, member, counts)
-
-    def _forget_counts(self, key: int) -> None:
-        if (shard := self._owned.get(shard_of(key))) is not None:
-            shard.alerts.forget(key)
-
-    async def _alert(self, now: int) -> None:
-        """Write what is to be told at once; what was acknowledged is stored with the next flush, and the rest tried again."""
-        for number, shard in list(self._owned.items()):
-            messages = shard.alerts.collect(now)
-            if not messages:
-                continue
-            try:
-                await asyncio.wait_for(self._broker.alert(each.written for each in messages), CALLBACK_SECONDS_MAX)
-            except (TimeoutError, BrokerError) as error:
-                why = str(error) or "no answer"
-                if why != self._alerts_failed:
-                    self._parts.warn(f"topic alerts: {why}; trying again")
-                self._alerts_failed = why
-                return
-            self._alerts_failed = ""
-            if self._owned.get(number) is shard:
-                shard.note_alerted(messages)
+        await self.telling.tell()
 
     async def _claim_late(self, numbers: Collection[int]) -> None:
         """Claim shards outside of a rebalance, and read them on from where they are."""

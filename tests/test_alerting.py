@@ -22,6 +22,7 @@ from processor.core import alert_notices
 from processor.core.exemptions import read_exemptions
 from processor.core.first_uses import NEWS_SECONDS
 from processor.core.inventory import InventoryPrincipal
+from processor.core.principals import Principal
 from processor.core.sessions import key_of
 from processor.core.tracker import Tracker
 from processor.core.watch import Watch, Watching
@@ -67,9 +68,9 @@ class Scene:
         for _ in self.text.refresh():
             pass
 
-    def use(self, who: object, action: str, at: int, now: int | None = None) -> None:
+    def use(self, who: Principal, action: str, at: int, now: int | None = None) -> None:
         self.events += 1
-        session = build_session(who)  # type: ignore[arg-type]
+        session = build_session(who)
         self.ledger.apply_uses([build_use(self.ledger, session, [SMALL.ids[action]], at, self.events)])
         for usage in self.ledger.take_dirty():
             actions = list(usage.dirty)
@@ -104,8 +105,8 @@ def decode(message: Message) -> Alert:
     return alert
 
 
-def old_holding(who: object, *actions: str) -> InventoryPrincipal:
-    return build_holding(who, mask_of(SMALL, *actions), created=NOW - 900 * DAY)  # type: ignore[arg-type]
+def old_holding(who: Principal, *actions: str) -> InventoryPrincipal:
+    return build_holding(who, mask_of(SMALL, *actions), created=NOW - 900 * DAY)
 
 
 def check_labels(alert: Alert, *more: str) -> None:
@@ -204,7 +205,8 @@ def test_a_break_glass_use_is_told_each_time_and_lasts_while_it_goes_on() -> Non
     )
     assert first_notice is not None
     assert second_notice is not None
-    assert first_notice == longer_notice or first_notice.id == longer_notice.id  # type: ignore[union-attr]
+    assert longer_notice is not None
+    assert first_notice.id == longer_notice.id
     assert first_notice.id != second_notice.id
 
 
@@ -237,7 +239,7 @@ def test_unused_risks_are_told_when_they_begin_and_when_they_end() -> None:
 def test_who_is_gone_has_nothing_unused() -> None:
     scene = Scene([old_holding(BUILDER, PRIVILEGED)])
     begun = scene.collect(NOW)
-    scene.tracker.apply_grants([key_of(BUILDER)], scene.tracker.fleet._inventory.clear)  # type: ignore[attr-defined]
+    scene.tracker.apply_grants([key_of(BUILDER)], scene.tracker.fleet._inventory.clear)
     scene.render()
     ended = scene.collect(NOW + 9)
     assert {each.id for each in ended} == {each.id for each in begun}

@@ -147,6 +147,13 @@ class Tracker:
                     listed.discard(key)
                 self.changed.add(key)
 
+    def rewatch(self, watching: Watching) -> None:
+        """Take in other exemptions: all counts may be other ones."""
+        self._watching = watching
+        self._next_expiry = watching.exemptions.next_expiry(self.as_of)
+        self.first_uses.rewatch(watching)
+        self.changed.update(self._gaps)
+
     def set_logging(self, account_id: str, logging: Logging) -> None:
         """Take in what the trails of an account log now, which concerns all verdicts there."""
         if logging != self.fleet.logging_of(account_id):
@@ -166,8 +173,7 @@ class Tracker:
             self._judge_again(self._by_account.get(account_id, ()))
 
     def judge_later(self) -> None:
-        """From now on leave what concerns whole accounts to `judge_some`: verdicts follow at once, and only when each turns by
-        itself, and what lapsed while an account was held, is found later."""
+        """From now on leave what concerns whole accounts to `judge_some`: when each turns, and what lapsed while held."""
         self._unjudged = {}
 
     def judge_some(self, most: int) -> bool:
@@ -279,7 +285,6 @@ class Tracker:
         return {service: mask.bit_count() for service, mask in granted_services(self.fleet.catalogue, judged.unused)}
 
     def gap_of(self, key: int) -> PrincipalGap:
-        """What was used in each window by a principal that is followed, and when that is other by time alone."""
         return self._gaps[key]
 
     def __iter__(self) -> Iterator[int]:

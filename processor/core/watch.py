@@ -153,6 +153,19 @@ class Watch:
         if span is not None:
             found.recent.add(more, *span)
 
+    def rewatch(self, watching: Watching, usages: Iterable[PrincipalUsage]) -> None:
+        """Take in other break-glass principals: the last uses of those that are new among them are no news, as at a start."""
+        before, self._watching = self._watching.exemptions, watching
+        if before.break_glass == watching.exemptions.break_glass:
+            return
+        self.break_glass = {
+            arn: use for arn, use in self.break_glass.items() if watching.exemptions.is_break_glass(arn)
+        }
+        for usage in usages:
+            arn = usage.principal.arn
+            if arn not in self.break_glass and watching.exemptions.is_break_glass(arn):
+                self._take(usage, list(usage.cells), None, None)
+
     def _note_learning(self, key: int, member: Member, now: int) -> None:
         self._met.add(key)
         until = self._watching.learning_until(self._fleet, member)
