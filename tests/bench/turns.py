@@ -43,6 +43,7 @@ from processor.shell.scans import InventoryPlan
 from processor.shell.tables import load_catalogue
 from tests.bench.measure import print_table
 
+ROOT = Path(__file__).resolve().parents[2]
 PRINCIPALS = 10_000
 SECONDS = 25.0
 RECORDS_A_SECOND = 500
@@ -165,10 +166,11 @@ def write_record(number: int, at: float, rng: random.Random) -> str:
 
 
 async def ask_on(url: str, log: str, count: int, seconds: float) -> dict[str, float]:
-    """The other process: records into the log, scrapes and pages, for so long. The longest and the median scrape in seconds."""
+    """The other process: records into the log, scrapes and pages, for so long. Seconds of scrapes and of the fleet's list."""
     rng = random.Random(1)
     until = time.monotonic() + seconds
     scrapes: list[float] = []
+    lists: list[float] = []
     inventory = build_inventory(count)
     admin, plain, *_ = inventory
     paths = [
@@ -205,12 +207,19 @@ async def ask_on(url: str, log: str, count: int, seconds: float) -> dict[str, fl
 
         async def look() -> None:
             while time.monotonic() < until:
-                await ask(rng.choice(paths))
+                path = rng.choice(paths)
+                took = await ask(path)
+                if path == "/":
+                    lists.append(took)
                 await asyncio.sleep(0.1)
 
         await asyncio.gather(write(), scrape(), scrape_plain(), look(), look())
     scrapes.sort()
-    return {"scrapes": len(scrapes), "median": scrapes[len(scrapes) // 2], "longest": scrapes[-1]}
+    lists.sort()
+    return {
+        "scrapes": len(scrapes), "least": scrapes[0], "median": scrapes[len(scrapes) // 2], "longest": scrapes[-1],
+        "list least": lists[0], "list median": lists[len(lists) // 2],
+    }  # fmt: skip
 
 
 def widen(inventory: dict[int, InventoryPrincipal], account: str) -> dict[int, InventoryPrincipal]:
@@ -255,7 +264,7 @@ async def measure_turns(count: int, seconds: float) -> dict[str, Any]:
             found["start"] = turns.take()
             asking = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "tests.bench.turns", "--ask", url, "--log", str(log), "--principals", str(count),
-                "--seconds", str(seconds), stdout=subprocess.PIPE,
+                "--seconds", str(seconds), stdout=subprocess.PIPE, cwd=ROOT,
             )  # fmt: skip
             await asyncio.sleep(seconds * 0.4)
             found["records, scrapes and pages"] = turns.take()
@@ -318,6 +327,7 @@ def main() -> None:
     print(
         f"scrapes: {scrapes['scrapes']}, median {scrapes['median'] * 1e3:.0f} ms, longest {scrapes['longest'] * 1e3:.0f} ms"
     )
+    print(f"the fleet's list: median {scrapes['list median'] * 1e3:.0f} ms, least {scrapes['list least'] * 1e3:.0f} ms")
     print(f"of the new inventory {found['taken']:.0%} was taken by the end")
 
 
