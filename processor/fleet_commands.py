@@ -140,6 +140,8 @@ def ledger(
     brokers = gather_brokers(**take_connection(options))
     alerts = {"exemptions": exemptions, "alertmanager": alertmanager}
     settings = gather_settings(**options, run={"host": host, "port": port}, alerts=alerts)
+    if settings.notify.webhook_url_file or settings.notify.sns_topic_arn:
+        warn("[notify] in --config is for `gapwatch notify`, which tells for all ledgers: a ledger sends no messages")
     order = LedgerOrder(brokers, prefix, group, url, settings, pusher=build_pusher(settings.alerts, warn))
 
     async def run_here() -> int:

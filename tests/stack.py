@@ -176,7 +176,10 @@ class Stack:
             f'[logging."{account}"]\ndata_events = {json.dumps(list(found))}\n'
             for account, found in self.company.data_events.items()
         )
-        links = f'page_url = "{self.url("gapwatch")}"\ndashboards_url = "http://grafana.example"\n'
+        links = (
+            f'page_url = "{self.url("gapwatch")}"\ndashboards_url = "http://grafana.example"\n'
+            'runbooks_url = "https://runbooks.example.com/gapwatch"\n'
+        )
         (self.folder / "gapwatch.toml").write_text(f"windows = [7]\n{logging}[alerts]\n{links}")
         (self.folder / "exemptions.toml").write_text(EXEMPTIONS)
         for number, document in enumerate(self.company.inventory()):
