@@ -202,19 +202,19 @@ def test_a_run_follows_its_file(tmp_path: Path) -> None:
     inventory = write_json(tmp_path / "iam.json", build_details(["iam:*"]))
     with Running("--source", log, "--inventory", inventory, "--port", 0, "--exemptions", path) as running:
         running.wait_ready()
-        running.wait_classes(use=2)
+        running.wait_classes(30, use=2)
         assert running.read("gapwatch_gap_exempt_grants", window="7d") == {}
         path.write_text(f'[break_glass]\nprincipals = ["{ROLE}"]\n')
-        wait_for(lambda: running.read("gapwatch_break_glass_use_timestamp_seconds") != {}, 15)
-        wait_for(lambda: running.read("gapwatch_gap_exempt_grants", window="7d") != {}, 15)
+        wait_for(lambda: running.read("gapwatch_break_glass_use_timestamp_seconds") != {}, 60)
+        wait_for(lambda: running.read("gapwatch_gap_exempt_grants", window="7d") != {}, 60)
         assert running.read("gapwatch_gap_exempt_grants", window="7d") == running.read(
             "gapwatch_gap_risk_grants", window="7d"
         )
         path.write_text("[break_glass")
-        wait_for(lambda: running.read("gapwatch_exemptions_failed") == {"": 1}, 15)
+        wait_for(lambda: running.read("gapwatch_exemptions_failed") == {"": 1}, 60)
         assert running.read("gapwatch_gap_exempt_grants", window="7d") != {}
         path.write_text("")
-        wait_for(lambda: running.read("gapwatch_gap_exempt_grants", window="7d") == {}, 15)
+        wait_for(lambda: running.read("gapwatch_gap_exempt_grants", window="7d") == {}, 60)
         assert running.read("gapwatch_break_glass_use_timestamp_seconds") == {}
         assert running.read("gapwatch_exemptions_failed") == {"": 0}
         assert running.stop() == 0
