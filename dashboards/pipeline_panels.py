@@ -164,9 +164,10 @@ def build_pipeline() -> Json:
                 12,
                 7,
                 lines(
-                    "Pushed to Alertmanager",
-                    "Alerts that gapwatch sent itself, by outcome; none unless it was told to.",
-                    (f"sum by (outcome) (rate(gapwatch_pushed_total{rate}))", "{{outcome}}"),
+                    "Told by gapwatch itself",
+                    "Posts to Alertmanager, none unless it was told to, and messages of topic alerts, by outcome.",
+                    (f"sum by (outcome) (rate(gapwatch_pushed_total{rate}))", "pushes {{outcome}}"),
+                    (f"sum by (outcome) (rate(gapwatch_alerts_written_total{rate}))", "topic alerts {{outcome}}"),
                     unit="cps",
                 ),
             ),

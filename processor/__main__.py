@@ -197,6 +197,8 @@ class LazyGroup(click.Group):
         "topics": "processor.topic_commands",
         "intake": "processor.fleet_commands",
         "ledger": "processor.fleet_commands",
+        "notify": "processor.telling_commands",
+        "page": "processor.telling_commands",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

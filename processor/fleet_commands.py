@@ -89,6 +89,7 @@ def intake(
     from processor.intake_run import run_intake
     from processor.intake_runner import IntakeOrder
     from processor.stopping import stop_on_signals
+    from processor.watching import find_inventory_time
 
     brokers = gather_brokers(**take_connection(options))
     settings = gather_settings(**options, run={"host": host, "port": port})
@@ -98,6 +99,7 @@ def intake(
         raise click.UsageError("--once ends when all files are read: streams and queues have no end")
     inventory = read_inventories(inventories, organizations, warn)
     order = IntakeOrder(brokers, prefix, url, tuple(paths), settings, inventory, once, names=(*streams, *queues))
+    order.inventory_time = find_inventory_time(inventories)
 
     async def run_here() -> int:
         order.feeds = await sources.open(settings, warn)
@@ -115,25 +117,32 @@ def intake(
     metavar="NAME",
     help="The consumer group in which ledgers share the shards.",
 )
+@click.option("--exemptions", metavar="FILE", help="Who has answered for what, and the break-glass principals (TOML).")
+@click.option("--alertmanager", metavar="URL", help="Push first uses to this Alertmanager at once, besides the rules.")
 @choose_settings
 @choose_brokers
 @choose_process
 @end_at_once
 @explain_failure
 def ledger(
-    group: str, url: str, host: str | None, port: int | None, prefix: str, **options: Any
+    group: str, exemptions: str | None, alertmanager: str | None, url: str, host: str | None, port: int | None,
+    prefix: str, **options: Any,
 ) -> int:  # fmt: skip
-    """Count what Kafka brings, keep the gaps, and serve them as metrics.
+    """Count what Kafka brings, keep the gaps, serve them as metrics, and tell topics gap-changes and alerts.
 
     Start as many as you like: they share the 64 shards, and take over from one that ends. Serves /metrics, /healthz and
     /readyz.
     """
     from processor.ledger_run import LedgerOrder, run_ledger
+    from processor.shell.push import build_pusher
     from processor.stopping import stop_on_signals
 
     brokers = gather_brokers(**take_connection(options))
-    settings = gather_settings(**options, run={"host": host, "port": port})
-    order = LedgerOrder(brokers, prefix, group, url, settings)
+    alerts = {"exemptions": exemptions, "alertmanager": alertmanager}
+    settings = gather_settings(**options, run={"host": host, "port": port}, alerts=alerts)
+    if settings.notify.webhook_url_file or settings.notify.sns_topic_arn:
+        warn("[notify] in --config is for `gapwatch notify`, which tells for all ledgers: a ledger sends no messages")
+    order = LedgerOrder(brokers, prefix, group, url, settings, pusher=build_pusher(settings.alerts, warn))
 
     async def run_here() -> int:
         return await run_ledger(order, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())

@@ -11,7 +11,7 @@ from processor.intake_runner import IntakeOrder, IntakeRunner
 from processor.ledger_run import BROKER_WAIT_SECONDS, STOP_SECONDS, wait_for_brokers
 from processor.opening import build_actions, load_loops
 from processor.shell.brokers import BrokerError
-from processor.shell.grants import date_grants, pack_grants, unpack_grants
+from processor.shell.grants import date_grants, pack_grants, unpack_grants, write_inventory_times
 from processor.shell.http import Server
 from processor.shell.kafka import IntakeLog, PublishedGrants
 from processor.shell.metrics import PipelineCollector, make_registry, render_pipeline
@@ -62,6 +62,7 @@ async def _read_sources(order: IntakeOrder, store: Store, tally: Tally, warn: Wa
                 await log.start()
                 published = await log.read_inventory()
                 await log.publish_grants(list(write_inventory(order, load_catalogue(), published)))
+                await _note_inventory(order, store)
                 break
             except BrokerError as error:
                 warn(f"{error}; trying again")
@@ -78,6 +79,13 @@ async def _read_sources(order: IntakeOrder, store: Store, tally: Tally, warn: Wa
             following.cancel()
     finally:
         await log.stop()
+
+
+async def _note_inventory(order: IntakeOrder, store: Store) -> None:
+    """Let the ledgers tell when the inventory that was given was taken."""
+    taken = int(order.clock()) if order.inventory_time is None else order.inventory_time
+    accounts = {found.account_id for found in order.inventory.values()}
+    await store.read_many(write_inventory_times(store, dict.fromkeys(accounts, taken)))
 
 
 async def _follow(log: IntakeLog, published: PublishedGrants, warn: Warn) -> None:

@@ -48,6 +48,7 @@ class IntakeOrder:
     once: bool = False
     feeds: tuple[OpenFeed, ...] = ()
     names: tuple[str, ...] = ()
+    inventory_time: int | None = None
     clock: Callable[[], float] = time.time
     health: Health = field(default_factory=Health)
 

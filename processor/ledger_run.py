@@ -4,11 +4,13 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from processor.collecting import Collecting
 from processor.core.tally import Tally
 from processor.opening import load_loops
 from processor.settings import Settings, SettingsError, dump_settings
@@ -18,9 +20,11 @@ from processor.shell.brokers import BrokerError, BrokerSettings, connect_admin
 from processor.shell.grants import write_catalogue
 from processor.shell.holds import Member
 from processor.shell.http import Server
+from processor.shell.inventory_store import read_inventory_times
 from processor.shell.kafka import LedgerLog
 from processor.shell.metrics import Health, PipelineCollector, make_registry, render_pipeline
 from processor.shell.modes import enter_kafka_mode
+from processor.shell.push import Pusher
 from processor.shell.redis import Store, StoreError
 from processor.shell.tables import load_catalogue
 from processor.stopping import end_in_time
@@ -33,6 +37,7 @@ STALLED_SECONDS = 45.0
 """Faust's consumers may stall for good after days (upstream #175, #523, #532): messages are there and none is applied."""
 
 BEHIND_MESSAGES = 500
+INVENTORY_SECONDS = 10.0
 
 BROKER_WAIT_SECONDS = 2.0
 STOP_SECONDS = 8.0
@@ -54,13 +59,14 @@ class LedgerOrder:
     clock: Callable[[], float] = time.time
     stalled_seconds: float = STALLED_SECONDS
     health: Health = field(default_factory=Health)
+    pusher: Pusher | None = None
 
 
 async def wait_for_brokers(
-    brokers: BrokerSettings, topic: str, stopping: asyncio.Event, warn: Callable[[str], None]
+    brokers: BrokerSettings, topic: str, stopping: asyncio.Event, warn: Callable[[str], None], expected: int = SHARDS
 ) -> str:
     """The id of the cluster, once it answers; empty where `stopping` was set before. Raises SettingsError where a topic is
-    missing there or has other partitions."""
+    missing there or has other partitions than `expected`."""
     told = ""
     while not stopping.is_set():
         try:
@@ -77,8 +83,8 @@ async def wait_for_brokers(
     else:
         return ""
     partitions = len(found.get("partitions") or ())
-    if partitions != SHARDS:
-        wrong = f"has {partitions} partitions instead of {SHARDS}" if partitions else "is missing"
+    if partitions != expected:
+        wrong = f"has {partitions} partitions instead of {expected}" if partitions else "is missing"
         raise SettingsError(f"topic {topic} {wrong} on {brokers.where}: see `gapwatch topics create` and `check`")
     return str(cluster["cluster_id"])
 
@@ -98,12 +104,14 @@ async def run_ledger(
 
     def members() -> list[bytes]:
         shards = running[0].shards if running else None
-        gaps = [] if shards is None else [*shards.text.members(), *shards.first_uses.members()]
-        return [render_pipeline(registry), *gaps]
+        return [render_pipeline(registry), *([] if shards is None else shards.telling.members())]
 
     server = Server(members, lambda: None if health.ready else health.why_not, {})
     await server.start(order.settings.run.host, order.settings.run.port)
     started(server.url)
+    if order.pusher is not None:
+        health.pushed = order.pusher.counts
+        order.pusher.start()
 
     def wait(text: str) -> None:
         if not health.waiting:
@@ -127,6 +135,8 @@ async def run_ledger(
         await server.stop()
         os.execv(sys.executable, [sys.executable, "-m", "processor", *sys.argv[1:]])  # noqa: S606 - ourselves, as we were called
     finally:
+        if order.pusher is not None:
+            await order.pusher.stop()
         await server.stop()
     return 0
 
@@ -151,7 +161,8 @@ async def _own_shards(
     log = LedgerLog(order.brokers, order.prefix)
     parts = ShardParts(catalogue, order.settings, order.clock, warn, {}, watching)
     shards = Shards(store, Member(cluster, order.group, store.member), parts, log)
-    ledgers = Ledgers(order, shards, log, warn)
+    shards.telling.pusher, order.health.alerted = order.pusher, shards.telling.counts
+    ledgers = Ledgers(order, shards, log, warn, partial(read_inventory_times, store))
     running[:] = [ledgers]
     try:
         await ledgers.run(stopping)
@@ -162,11 +173,19 @@ async def _own_shards(
 class Ledgers:
     """The Faust worker of one process with what runs beside it."""
 
-    def __init__(self, order: LedgerOrder, shards: Shards, log: LedgerLog, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        order: LedgerOrder,
+        shards: Shards,
+        log: LedgerLog,
+        warn: Callable[[str], None],
+        read_times: Callable[[], Awaitable[dict[str, int]]],
+    ) -> None:
         self.shards = shards
         self._order = order
         self._log = log
         self._warn = warn
+        self._read_times = read_times
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._moved_at = order.clock()
         self._seen = (0, 0)
@@ -191,7 +210,8 @@ class Ledgers:
         self._log.seek_uses = seeker(app, topic)
         await app.start()
         tasks: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(each) for each in (self._tick(), self._look(app), self._read_grants())
+            asyncio.ensure_future(each)
+            for each in (self._tick(), self._look(app), self._read_grants(), self._follow_inventory_times())
         ]
         stop: asyncio.Future[Any] = asyncio.ensure_future(stopping.wait())
         try:
@@ -213,6 +233,7 @@ class Ledgers:
 
     async def _tick(self) -> None:
         health, run = self._order.health, self._order.settings.run
+        collecting = Collecting()
         while True:
             await self.shards.tick()
             owned = self.shards.owned.values()
@@ -223,8 +244,15 @@ class Ledgers:
             health.principals = sum(len(shard.tracker) for shard in owned)
             health.first_uses_evicted = sum(shard.tracker.first_uses.evicted for shard in owned)
             health.first_uses_lost = sum(shard.tracker.first_uses.lost for shard in owned)
+            health.exemptions_failed = self.shards.telling.exemptions.failed
             health.ready, health.why_not = bool(owned), "no shards are assigned yet"
+            collecting.settle()
             await asyncio.sleep(min(0.05, run.flush_seconds / 2))
+
+    async def _follow_inventory_times(self) -> None:
+        while True:
+            self.shards.telling.watch_text.inventoried = await self._read_times()
+            await asyncio.sleep(INVENTORY_SECONDS)
 
     async def _read_grants(self) -> None:
         while True:

@@ -1,12 +1,13 @@
 """The pipeline's side of a fresh inventory: which records to watch for, and what was read anew -> grants in the store and gaps."""
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Container
 
 import msgspec
 
 from processor.core.fleet import known_by_id
-from processor.core.fresh import Change, Fresh, find_holders, settle_fresh
+from processor.core.fresh import Change, Fresh, Settled, find_holders, find_removed, settle_some
 from processor.core.gap import Logging
 from processor.core.iam_changes import ChangeTable, Concern, read_change
 from processor.core.intake import Intake
@@ -14,7 +15,8 @@ from processor.core.inventory import InventoryPrincipal
 from processor.core.tracker import Tracker
 from processor.core.trails import date_logging
 from processor.opening import Opened
-from processor.refresh import FreshLogging, Refresher, Tried
+from processor.pausing import Pauses
+from processor.refresh import Found, FreshLogging, Refresher, Tried
 from processor.shell.commands import Command
 from processor.shell.inventory_store import (
     AccountStatus,
@@ -29,6 +31,10 @@ from processor.shell.scans import InventoryPlan
 from processor.shell.tables import load_changes
 
 Warn = Callable[[str], None]
+
+TAKEN_A_STEP = 20
+TAKEN_A_FLUSH = 500
+"""Principals whose grants are stored with one flush, some megabytes: an account of thousands is taken in parts."""
 
 
 class LiveInventory:
@@ -47,6 +53,9 @@ class LiveInventory:
         self._clock = clock
         self._table: ChangeTable = load_changes()
         self._refresher = Refresher(plan, opened.catalogue, clock)
+        self._found: deque[Found] = deque()
+        self._unsettled: list[int] | None = None
+        self._room = 0
         self._moved: list[int] = []
         self._relogged: dict[str, Logging] = {}
         self._by_account: dict[str, dict[int, InventoryPrincipal]] = {}
@@ -81,10 +90,13 @@ class LiveInventory:
                 pairs += ((principal, change) for change in shared[concern])
         self._refresher.note(pairs)
 
-    def tell(self, tracker: Tracker, health: Health) -> list[int]:
+    async def tell(self, tracker: Tracker, health: Health) -> list[int]:
         """Let the gaps and the metrics follow what was taken, once it is stored; the principals that have other grants now."""
         moved, self._moved = self._moved, []
-        tracker.apply_grants(moved)
+        pauses = Pauses()
+        for at in range(0, len(moved), TAKEN_A_STEP):
+            tracker.apply_grants(moved[at : at + TAKEN_A_STEP])
+            await pauses.pause()
         for account_id, logging in self._relogged.items():
             tracker.set_logging(account_id, logging)
         self._relogged = {}
@@ -92,29 +104,53 @@ class LiveInventory:
         health.inventory, health.inventory_changes = self.statuses, self.changes
         return moved
 
-    def take(self) -> list[Command]:
-        """Take what was read since the last time into the inventory; returns what to store of it."""
+    async def take(self) -> list[Command]:
+        """Take what was read since the last time into the inventory, of TAKEN_A_FLUSH principals at most; returns what to store
+        of it. The rest is taken the next time."""
+        self._found.extend(self._refresher.take())
         commands: list[Command] = []
-        for found in self._refresher.take():
+        self._room = TAKEN_A_FLUSH
+        while self._found and self._room > 0:
+            found = self._found[0]
             if isinstance(found, Tried):
                 commands += self._note_tried(found)
-                continue
-            if isinstance(found, FreshLogging):
+            elif isinstance(found, FreshLogging):
                 commands += self._note_logging(found)
-                continue
-            status = self.statuses.get(found.account_id, AccountStatus())
-            known = self._by_account.setdefault(found.account_id, {})
-            each = settle_fresh(known, found, status.first or None)
-            known.update(each.set)
-            for key in each.removed:
-                del known[key]
-            commands += write_settled(self._opened.store, self._opened.catalogue, self._opened.inventory, [each])
-            self._moved += (*each.removed, *each.set)
-            # Records that give no ARN are resolved by unique id.
-            self._opened.known.update(known_by_id(list(each.set.values())))
-            if found.whole:
-                commands.append(self._note_read(found, status))
+            else:
+                commands += await self._take_fresh(found)
+            if self._unsettled is None:
+                self._found.popleft()
         return commands
+
+    async def _take_fresh(self, found: Fresh) -> list[Command]:
+        """Take a part of an account, `_unsettled` what is left of it; with the last one what is gone, and that it was read."""
+        status = self.statuses.get(found.account_id, AccountStatus())
+        known = self._by_account.setdefault(found.account_id, {})
+        rest = self._unsettled = list(found.principals) if self._unsettled is None else self._unsettled
+        commands: list[Command] = []
+        pauses = Pauses()
+        while rest:
+            if self._room <= 0:
+                return commands
+            keys = rest[-TAKEN_A_STEP:]
+            del rest[-TAKEN_A_STEP:]
+            self._room -= len(keys)
+            await pauses.pause()
+            commands += self._settle(known, Settled(settle_some(known, found, keys, status.first or None), ()))
+        self._unsettled = None
+        commands += self._settle(known, Settled({}, find_removed(known, found)))
+        if found.whole:
+            commands.append(self._note_read(found, status))
+        return commands
+
+    def _settle(self, known: dict[int, InventoryPrincipal], each: Settled) -> list[Command]:
+        known.update(each.set)
+        for key in each.removed:
+            del known[key]
+        self._moved += (*each.removed, *each.set)
+        # Records that give no ARN are resolved by unique id.
+        self._opened.known.update(known_by_id(list(each.set.values())))
+        return write_settled(self._opened.store, self._opened.catalogue, self._opened.inventory, [each])
 
     def _note_logging(self, found: FreshLogging) -> list[Command]:
         """What an account logs; what the settings say of it counts more."""

@@ -50,6 +50,15 @@ class Teller:
         self._pending: dict[str, Notice] = {}
         self._wrong = ""
 
+    def forget(self) -> None:
+        """Ask the store again what was told: another process may have."""
+        self._told = None
+        self._pending.clear()
+
+    def has_told(self, notice: Notice) -> bool:
+        """Whether it was sent, and the store knows."""
+        return notice.id in (self._told or {}) and notice.id not in self._unsaved
+
     async def tell(self, notices: Sequence[Notice], now: float) -> None:
         """Send what is new, if it is time; raises nothing but a cancellation."""
         if self._told is None and not await self._load():

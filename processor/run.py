@@ -1,6 +1,7 @@
 """`gapwatch run`: follow sources, keep the gap by the clock, serve metrics, until told to stop."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 
 from prometheus_client import Histogram
@@ -17,12 +18,17 @@ from processor.shell.metrics import Health, PipelineCollector, make_registry, re
 from processor.shell.redis import Store, StoreLost
 from processor.stopping import Warn, end_in_time
 
+SWITCH_SECONDS = 0.001
+
 
 async def run_forever(
     order: RunOrder, place: Place, warn: Warn, started: Callable[[str], None], stopping: asyncio.Event
 ) -> int:
     """Run until `stopping` is set. A store that is lost is claimed again, and read again from what it holds."""
     check_channels(order.settings.notify)
+    # A thread that reckons (a policy, an inventory that is read) gives way after so long: at 5 ms, Python's own, the loop waits for
+    # it at each of its calls of the system, and stands still for 50 ms and more.
+    sys.setswitchinterval(SWITCH_SECONDS)
     load_loops(warn)
     health, held = Health(), order.held
     server, flush_seconds = make_server(order, health, held)

@@ -1,7 +1,6 @@
 """One hold of a store by `gapwatch run`: what is loaded, read, flushed and shown, from the claim to the end or the loss."""
 
 import asyncio
-import gc
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import Histogram
 
 from processor.applying import apply_slice
+from processor.collecting import collect_the_young
 from processor.core.board import Board
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
@@ -20,6 +20,7 @@ from processor.core.watch import NOT_WATCHING, Watch, Watching
 from processor.flush_pace import FlushPace
 from processor.opening import Opened, load_opened
 from processor.page.reading import Look
+from processor.pausing import Pauses
 from processor.rejecting import FUTURE_SECONDS_MAX, RejectRatio
 from processor.settings import Settings, dump_settings
 from processor.shell.commands import Command
@@ -34,12 +35,16 @@ from processor.shell.push import Pusher
 from processor.shell.redis import RENEW_SECONDS, Store
 from processor.shell.watch_text import WatchText
 from processor.stopping import Warn
+from processor.watching import ExemptionsFile
 
 if TYPE_CHECKING:
     from processor.live_inventory import (  # with them AWS' client is loaded: not for nothing
         LiveInventory,
         StartInventory,
     )
+
+JUDGED_A_TURN = 100
+"""Principals whose gaps are reckoned anew before others may go on: some 5 ms."""
 
 
 @dataclass(slots=True)
@@ -90,6 +95,7 @@ class Runner:
         self.opened: Opened | None = None
         self.live: LiveInventory | None = None
         self._pace = FlushPace(order.settings.run.flush_seconds)
+        self._exemptions = ExemptionsFile(order.settings.alerts, order.watching, warn)
         self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
         self._receipts: list[tuple[Feed, tuple[object, ...]]] = []
         self._applied = False
@@ -116,18 +122,16 @@ class Runner:
         self._ratio.start(tally)
         as_of = min(tally.newest, int(clock()))
         self.tracker = Tracker(fleet, usages, as_of, order.watching)
+        self.tracker.judge_later()
         self.watch = Watch(fleet, usages, order.watching, int(clock()))
         self.board = Board(window.label for window in fleet.windows)
         self.text = GapText(self.tracker, note=self.board.note, forget=self.board.forget)
-        self.watch_text = WatchText(self.tracker, self.watch, order.watching.exemptions, self.inventoried)
+        self.watch_text = WatchText(order.watching, fleet.windows, self.inventoried)
+        self.watch_text.add(self.tracker, self.watch)
         if order.start_inventory is not None:
             self.live = await order.start_inventory(opened, self._warn, clock)
-            self._follow_inventory()
+            await self._follow_inventory()
         await self._refresh_text()
-        # What is loaded is here to stay: a collection that walks over all of it would hold everything up for 0.3 s and more.
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
         self.health.flushed_at = clock()
         self.health.ready = True
         self.health.shards = SHARDS
@@ -149,17 +153,19 @@ class Runner:
         pace, ticked_at = self._pace, 0.0
         try:
             async with Merged(feeds, stopping) as merged:
-                while not stopping.is_set():
-                    tick_at = ticked_at + run.poll_seconds
-                    due = pace.due_at(applied=self._applied, crowded=False, tick_at=tick_at)
-                    found = await merged.take(max(0.0, due - time.monotonic()))
-                    if found is not None:
-                        self._apply(*found)
-                        due = pace.due_at(applied=True, crowded=merged.crowded, tick_at=tick_at)
-                        await asyncio.sleep(0)
-                    if time.monotonic() >= due:
-                        await self._flush(merged, acknowledger, flush_seconds)
-                        ticked_at = time.monotonic()
+                with collect_the_young() as collecting:
+                    while not stopping.is_set():
+                        tick_at = ticked_at + run.poll_seconds
+                        due = pace.due_at(applied=self._applied, crowded=False, tick_at=tick_at)
+                        found = await merged.take(max(0.0, due - time.monotonic()))
+                        if found is not None:
+                            self._apply(*found)
+                            due = pace.due_at(applied=True, crowded=merged.crowded, tick_at=tick_at)
+                            await asyncio.sleep(0)
+                        if time.monotonic() >= due:
+                            await self._flush(merged, acknowledger, flush_seconds)
+                            ticked_at = time.monotonic()
+                            collecting.settle()
                 await merged.stop()
                 for found in merged.take_rest():
                     self._apply(*found)
@@ -194,7 +200,7 @@ class Runner:
         assert self.watch is not None  # noqa: S101 - load came before
         clock = self._order.clock
         changed = [(usage, list(usage.dirty)) for usage in self.opened.ledger.dirty]
-        commands = self.live.take() if self.live is not None else []
+        commands = await self.live.take() if self.live is not None else []
         if self._applied or changed or commands or clock() - self.health.flushed_at >= min(1.0, RENEW_SECONDS):
             begun = time.monotonic()
             with flush_seconds.time():
@@ -206,24 +212,43 @@ class Runner:
         as_of = merged.find_as_of(self.opened.pipeline.tally.newest, now)
         # Coverage comes first: it says which first uses are of principals that are learning.
         self.tracker.note_coverage(self.opened.pipeline.tally.accounts)
-        self._follow_inventory()
+        await self._follow_inventory()
+        self._follow_exemptions()
         span = (self.tracker.as_of, max(as_of, self.tracker.as_of))
+        pauses = Pauses()
         for usage, actions in changed:
             self.tracker.apply_uses(usage, actions, now)
             self.watch.apply_uses(usage, actions, span, now)
-        self.tracker.advance(as_of)
+            await pauses.pause()
+        for _ in self.tracker.let_pass(as_of, JUDGED_A_TURN):
+            await asyncio.sleep(0)
         if self._pace.text_is_due:
             begun = time.monotonic()
             await self._refresh_text()
             self._pace.note_text(begun)
 
-    def _follow_inventory(self) -> None:
+    def _follow_exemptions(self) -> None:
+        """Look at the file of exemptions again."""
+        watching = self._exemptions.look(self._order.clock())
+        self.health.exemptions_failed = self._exemptions.failed
+        if watching is None:
+            return
+        assert self.tracker is not None  # noqa: S101 - load came before
+        assert self.watch is not None  # noqa: S101 - load came before
+        assert self.watch_text is not None  # noqa: S101 - load came before
+        assert self.opened is not None  # noqa: S101 - load came before
+        self._order.watching = watching
+        self.tracker.rewatch(watching)
+        self.watch.rewatch(watching, self.opened.ledger.principals.values())
+        self.watch_text.watching = watching
+
+    async def _follow_inventory(self) -> None:
         """Let the gaps and what is told follow what was read of AWS, once it is stored."""
         assert self.tracker is not None  # noqa: S101 - load came before
         assert self.watch is not None  # noqa: S101 - load came before
         if self.live is None:
             return
-        self.watch.note_grants(self.live.tell(self.tracker, self.health), int(self._order.clock()))
+        self.watch.note_grants(await self.live.tell(self.tracker, self.health), int(self._order.clock()))
         for account_id, status in self.live.statuses.items():
             if status.read:
                 self.inventoried[account_id] = max(status.read, self.inventoried.get(account_id, 0))

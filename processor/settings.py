@@ -23,7 +23,8 @@ The command line wins over the environment (GAPWATCH_…), which wins over the f
     serve = true                     # whether the page and /api are served beside /metrics
     token_file = "/run/secrets/page" # a file with the bearer token that page and /api then ask for; needed where host is not a
                                      # loopback address. /metrics, /healthz and /readyz never ask for it
-    [notify]                         # messages to people who have no Alertmanager; none without one of the first two
+    [notify]                         # messages to people who have no Alertmanager, none without one of the first two: by `run`, and
+                                     # in Kafka mode by `gapwatch notify`, which takes learning_days from [alerts] of the ledgers
     webhook_url_file = "/run/secrets/webhook"  # a file with the address of an incoming webhook (Slack's and its like)
     sns_topic_arn = "arn:aws:sns:REGION:ACCOUNT:NAME"
     every_seconds = 60               # at most one message in so many seconds and channel: what comes faster is put together

@@ -5,12 +5,14 @@ metrics and topic `gap-changes` follow what is stored, never what is only in mem
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from struct import Struct as Packer
 
 import msgspec
 
+from processor.alerting import Message as AlertMessage
+from processor.alerting import ShardAlerts
 from processor.core.catalogue import Catalogue
 from processor.core.fleet import Coverage, Fleet
 from processor.core.gap_changes import Written, write_all, write_changes
@@ -21,7 +23,7 @@ from processor.core.records import TIME_MAX
 from processor.core.tally import Tally
 from processor.core.tracker import Tracker
 from processor.core.uses_reader import UnreadableUses, UsesReader, cut_applied
-from processor.core.watch import NOT_WATCHING, Watching
+from processor.core.watch import NOT_WATCHING, Watch, Watching
 from processor.settings import Settings
 from processor.shell.commands import Command
 from processor.shell.grants import Translator, load_grants, pack_grants, unpack_grants
@@ -59,6 +61,7 @@ class Shard:
         self.hold = hold
         self.lock = asyncio.Lock()
         self._parts = parts
+        self._watching = parts.watching
         self.dirty_since: float | None = None
         self.flushed_at = 0.0
         self.flushed_uses = 0
@@ -82,6 +85,8 @@ class Shard:
         self._ended = {name: None for name, packed in self.state.positions.items() if packed[0]}
         await self._load_place()
         self._build_tracker()
+        (told,) = await hold.read_many([("HGETALL", hold.key(b"a"))])
+        self.alerts = ShardAlerts(self.tracker, self.watch, settings.alerts, dict(told))
         self.dirty_since = None
         self.hold.is_sound = True
 
@@ -107,6 +112,8 @@ class Shard:
             settings.logging_by_account, settings.scope,
         )  # fmt: skip
         self.tracker = Tracker(fleet, self.ledger.principals.values(), self._as_of, parts.watching, keep_before=True)
+        self.watch = Watch(fleet, self.ledger.principals.values(), parts.watching, int(parts.clock()))
+        self._watching = parts.watching
         for account_id, seen in fleet.seen_by_account().items():
             new = seen & ~parts.observed.get(account_id, 0)
             if new:
@@ -266,10 +273,13 @@ class Shard:
         # Coverage comes first: it says which first uses are of principals that are learning.
         self.tracker.cover(self._find_coverage())
         now = int(self._parts.clock())
+        span = (self.tracker.as_of, max(self._find_as_of(now), self.tracker.as_of))
         for usage, actions in changed:
             self.tracker.apply_uses(usage, actions, now)
+            self.watch.apply_uses(usage, actions, span, now)
         new_grants, self._new_grants = self._new_grants, {}
         self.tracker.apply_grants(new_grants, lambda: self._put_grants(new_grants))
+        self.watch.note_grants(new_grants, now)
         return self.advance(tell=tell)
 
     def _put_grants(self, new_grants: Mapping[int, tuple[bytes, InventoryPrincipal | None]]) -> None:
@@ -287,15 +297,30 @@ class Shard:
             "grants_offset", self.grants_offset, "watermarks", msgspec.msgpack.encode(self.watermarks),
             "holes", msgspec.msgpack.encode(self.holes), "told", self.told, "as_of", self._as_of,
         )  # fmt: skip
+        yield from self.alerts.describe(self.hold.key(b"a"), int(self._parts.clock()))
         place = self.hold.shard_key(self.hold.number, b"g")
         for key, (packed, found) in self._new_grants.items():
             name = key.to_bytes(8, "big")
             yield ("HDEL", place, name) if found is None else ("HSET", place, name, packed)
 
+    def rewatch(self, watching: Watching) -> None:
+        """Take in other exemptions than those that the shard was loaded with."""
+        if watching is not self._watching:
+            self._watching = watching
+            self.tracker.rewatch(watching)
+            self.watch.rewatch(watching, self.ledger.principals.values())
+
+    def note_alerted(self, messages: Iterable[AlertMessage]) -> None:
+        """These alerts were acknowledged: the next flush says so."""
+        self.alerts.note_told(messages)
+        self._note_dirty()
+
+    def _find_as_of(self, now: int) -> int:
+        return min(now, min(self.watermarks.values(), default=0))
+
     def advance(self, *, tell: bool = True) -> list[Written] | None:
         """Let time pass, as far as the shard's own watermark lets it; the messages that tell what moved by it or before."""
-        now = int(self._parts.clock())
-        self.tracker.advance(min(now, min(self.watermarks.values(), default=0)))
+        self.tracker.advance(self._find_as_of(int(self._parts.clock())))
         if not tell:
             return None
         self.told_at = self._parts.clock()

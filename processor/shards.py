@@ -5,7 +5,6 @@ older) is dropped from memory and claimed anew; then it goes on from what the st
 """
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -15,10 +14,10 @@ from processor.core.gap_changes import Written
 from processor.observed import Observed
 from processor.shard import Shard, ShardParts
 from processor.shell.brokers import BrokerError
-from processor.shell.gap_text import FirstUsesText, GapText
 from processor.shell.holds import Member, ShardHold
 from processor.shell.modes import check_mode
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
+from processor.telling import Telling
 
 CALLBACK_SECONDS_MAX = 5.0
 """No wait in a rebalance, or in stopping, is longer: then a shard is dropped unflushed, and another ledger reads it again."""
@@ -45,6 +44,9 @@ class Broker(Protocol):
     async def publish(self, shard: int, messages: Iterable[Written]) -> None:
         """Write messages to topic `gap-changes`, and wait until they are acknowledged."""
 
+    async def alert(self, messages: Iterable[Written]) -> None:
+        """Write messages to topic `alerts`, and wait until they are acknowledged. Raises BrokerError."""
+
     async def follow_grants(self, offsets: Mapping[int, int]) -> None:
         """Read `grants` of these shards, and of no others, on from behind these offsets."""
 
@@ -62,8 +64,7 @@ class Shards:
         self._checked_at = 0.0
         self._claiming = asyncio.Lock()
         self._observed = Observed(store, parts.catalogue, parts.observed)
-        self.text = GapText()
-        self.first_uses = FirstUsesText()
+        self.telling = Telling(parts, self._owned, broker.alert)
         self.lost = 0
         self.gaps = 0
         self.skipped = 0
@@ -109,16 +110,14 @@ class Shards:
                     # Whatever ends the loading early must not leave a half of it behind.
                     self._forget(number)
                     await shard.load()
-                    self.text.add(shard.tracker)
-                    self.first_uses.add(shard.tracker)
+                    self.telling.add(shard)
                 self._owned[number] = shard
                 return shard.place(begin)
 
     def _forget(self, number: int) -> None:
         shard = self._owned.pop(number, None)
         if shard is not None:
-            self.text.remove(shard.tracker, number)
-            self.first_uses.remove(shard.tracker)
+            self.telling.remove(number, shard)
 
     async def _follow_grants(self) -> None:
         await self._broker.follow_grants({number: shard.grants_offset for number, shard in self._owned.items()})
@@ -169,8 +168,7 @@ class Shards:
             elif check:
                 await self._check_one(shard)
         await self._observed.share([shard.tracker for shard in self._owned.values()], look=check)
-        for _ in itertools.chain(self.text.refresh(), self.first_uses.refresh()):
-            await asyncio.sleep(0)
+        await self.telling.tell()
 
     async def _claim_late(self, numbers: Collection[int]) -> None:
         """Claim shards outside of a rebalance, and read them on from where they are."""

@@ -276,6 +276,7 @@ class SimulatedLog:
     def __init__(self, partitions: Iterable[int]) -> None:
         self.partitions: dict[int, list[bytes]] = {number: [] for number in partitions}
         self.changes: dict[bytes, bytes | None] = {}
+        self.alerts: dict[bytes, bytes | None] = {}
         self.is_away = False
         self.generation = 0
         self.members: dict[str, list[int]] = {}

@@ -543,6 +543,12 @@ class SimulatedLedger:
             raise BrokerError("the broker is away")
         self._world.log.changes.update(messages)
 
+    async def alert(self, messages: Iterable[tuple[bytes, bytes | None]]) -> None:
+        await self.process.pause()
+        if self._world.log.is_away:
+            raise BrokerError("the broker is away")
+        self._world.log.alerts.update(messages)
+
     async def follow_grants(self, offsets: Mapping[int, int]) -> None:
         self._grants_at = dict(offsets)
 

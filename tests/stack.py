@@ -22,6 +22,7 @@ from conftest import start_gapwatch
 from queries import DEPLOY, RULE_FILES, find_program
 
 from processor.demo.company import build_company
+from processor.opening import load_loops
 
 SEED = 7
 WEEKS = 2
@@ -120,9 +121,13 @@ class Stack:
     ports: dict[str, int] = field(default_factory=dict)
     gapwatch: "subprocess.Popen[bytes] | None" = None
 
-    def __post_init__(self) -> None:
+    def _begin_now(self) -> None:
+        self.begin = int(time.time())
         self.company = build_company(SEED, self.begin)
         self.stories = {story.name: story for story in self.company.stories()}
+
+    def __post_init__(self) -> None:
+        self._begin_now()
         self.ports = {name: find_port() for name in ("gapwatch", "prometheus", "alertmanager")}
         self._ending = threading.Event()
         self._stack = ExitStack()
@@ -131,6 +136,9 @@ class Stack:
         return f"http://127.0.0.1:{self.ports[name]}"
 
     def __enter__(self) -> "Stack":
+        # On a new machine the hot loops take ten seconds to compile; the stories' clock would not wait for that.
+        load_loops(lambda _: None)
+        self._begin_now()
         self._stack.callback(self.receiver.stop)
         try:
             self._write_log_so_far()
@@ -168,7 +176,10 @@ class Stack:
             f'[logging."{account}"]\ndata_events = {json.dumps(list(found))}\n'
             for account, found in self.company.data_events.items()
         )
-        links = f'page_url = "{self.url("gapwatch")}"\ndashboards_url = "http://grafana.example"\n'
+        links = (
+            f'page_url = "{self.url("gapwatch")}"\ndashboards_url = "http://grafana.example"\n'
+            'runbooks_url = "https://runbooks.example.com/gapwatch"\n'
+        )
         (self.folder / "gapwatch.toml").write_text(f"windows = [7]\n{logging}[alerts]\n{links}")
         (self.folder / "exemptions.toml").write_text(EXEMPTIONS)
         for number, document in enumerate(self.company.inventory()):

@@ -1,27 +1,34 @@
 """The file of exemptions: what it says is kept, what it gets wrong is said in one line; and what else makes an alert quiet."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from building import (
     ACCOUNT,
     DAY,
+    ROLE,
+    build_details,
     build_fleet,
     build_holding,
     build_ledger,
     build_principal,
+    build_record,
     build_small_catalogue,
     mask_of,
+    write_json,
+    write_lines,
 )
 from conftest import Gapwatch
+from test_run import Running, wait_for
 
 from processor.core.denials import RECENT_SECONDS, RecentDenials
 from processor.core.exemptions import Exemptions, ExemptionsError, read_exemptions
 from processor.core.gap import FOREVER
 from processor.core.watch import LATE_SECONDS_MAX, Watching, when_seen
 from processor.settings import AlertsSettings, SettingsError
-from processor.watching import find_inventory_time, read_watching
+from processor.watching import BYTES_MAX, LOOK_SECONDS, ExemptionsFile, find_inventory_time, read_watching
 
 SMALL = build_small_catalogue()
 NOW = 20_000 * DAY
@@ -151,3 +158,64 @@ def test_refusals_are_recent_for_ten_minutes_and_a_catch_up_makes_no_spike() -> 
     assert recent.forget(NOW + RECENT_SECONDS) == 12
     assert recent.forget(NOW + 1 + RECENT_SECONDS) == 5
     assert recent.forget(NOW + 300 + RECENT_SECONDS) == 0
+
+
+# --- the file, looked at again -----------------------------------------------------------------------------------------
+
+
+def test_a_file_that_changes_is_read_again_and_a_bad_one_keeps_the_old(tmp_path: Path) -> None:
+    path, said = tmp_path / "exemptions.toml", list[str]()
+    path.write_text(TEXT)
+    settings = AlertsSettings(exemptions=str(path))
+    file = ExemptionsFile(settings, read_watching(settings), said.append)
+    assert file.look(100) is None, "it says what it said"
+    path.write_text(TEXT.replace("2024-10-04", "2024-10-05"))
+    assert file.look(101) is None, "it is not looked at all the time"
+    found = file.look(100 + LOOK_SECONDS)
+    assert found is not None
+    assert found.exemptions.listed[0].expires == END + DAY
+    for number, wrong in enumerate((b"[break_glass", b"\xff", b"#" * (BYTES_MAX + 1))):
+        path.write_bytes(wrong)
+        assert file.look(200 + 10 * number) is None
+        assert file.failed
+        assert "what was read of it before still counts" in said[-1]
+        assert file.look(205 + 10 * number) is None
+    path.unlink()
+    assert file.look(300) is None
+    assert len(said) == 5, "each is said once"
+    path.write_text(TEXT)
+    assert file.look(400) is not None
+    assert not file.failed
+
+
+def test_without_a_file_nothing_is_looked_at() -> None:
+    file = ExemptionsFile(AlertsSettings(), read_watching(AlertsSettings()), print)
+    assert file.look(100) is None
+    assert not file.failed
+
+
+def test_a_run_follows_its_file(tmp_path: Path) -> None:
+    """What is exempt, and who is break-glass, changes while it runs; a bad file is a metric and a line."""
+    path = tmp_path / "exemptions.toml"
+    path.write_text("")
+    log = write_lines(tmp_path / "log.ndjson", [build_record(n, int(time.time()) - n * DAY) for n in (40, 1)])
+    inventory = write_json(tmp_path / "iam.json", build_details(["iam:*"]))
+    with Running("--source", log, "--inventory", inventory, "--port", 0, "--exemptions", path) as running:
+        running.wait_ready()
+        running.wait_classes(30, use=2)
+        assert running.read("gapwatch_gap_exempt_grants", window="7d") == {}
+        path.write_text(f'[break_glass]\nprincipals = ["{ROLE}"]\n')
+        wait_for(lambda: running.read("gapwatch_break_glass_use_timestamp_seconds") != {}, 60)
+        wait_for(lambda: running.read("gapwatch_gap_exempt_grants", window="7d") != {}, 60)
+        assert running.read("gapwatch_gap_exempt_grants", window="7d") == running.read(
+            "gapwatch_gap_risk_grants", window="7d"
+        )
+        path.write_text("[break_glass")
+        wait_for(lambda: running.read("gapwatch_exemptions_failed") == {"": 1}, 60)
+        assert running.read("gapwatch_gap_exempt_grants", window="7d") != {}
+        path.write_text("")
+        wait_for(lambda: running.read("gapwatch_gap_exempt_grants", window="7d") == {}, 60)
+        assert running.read("gapwatch_break_glass_use_timestamp_seconds") == {}
+        assert running.read("gapwatch_exemptions_failed") == {"": 0}
+        assert running.stop() == 0
+        assert "is no TOML" in running.said

@@ -84,6 +84,13 @@ def watched(browser: Browser, running: Running) -> Iterator[Watched]:
 
 
 def test_from_the_worst_role_to_the_evidence_and_the_policy(watched: Watched, running: Running) -> None:
+    rows = json.loads(running.get("/api/principals")[1])["principals"]
+    widest = max(rows, key=lambda row: (row["windows"] or [{"gap_index": -1}])[-1]["gap_index"])
+    page = watched.open("/")
+    worst = page.locator("tbody tr").first
+    expect(worst.locator("th small")).to_have_text(widest["arn"])
+    worst.get_by_role("link").click()
+    expect(page.locator("p.arn")).to_have_text(widest["arn"])
     page = watched.open("/")
     page.get_by_label("Search").fill("team/builder")
     page.get_by_role("button", name="Show").click()

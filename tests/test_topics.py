@@ -67,15 +67,21 @@ def raised(draw: st.DrawFn) -> alerts.Alert:
     starts_at = draw(times)
     labels = st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,9}", fullmatch=True), text(20, 0), max_size=5)
     evidence = st.builds(
-        alerts.Evidence, event_id=text(36), event_time=times, operator=st.none() | text(64), region=st.none() | text(20)
+        alerts.Evidence,
+        event_id=st.none() | text(36),
+        event_time=times,
+        operator=st.none() | text(64),
+        region=st.none() | text(20),
     )
+    kind = draw(st.sampled_from(("first_use", "unused_high_risk", "break_glass_use")))
+    unused = kind == "unused_high_risk"
     return alerts.Alert(
-        kind=draw(st.sampled_from(("first_use", "unused_high_risk", "break_glass_use"))),
+        kind=kind,
         starts_at=starts_at,
         ends_at=draw(st.none() | st.integers(starts_at, 2**32 - 1)),
         **{name: draw(strategy) for name, strategy in principals.items()},
-        action=draw(text(40, 3)),
-        risks=tuple(draw(st.lists(text(20), max_size=7))),
+        action=None if unused else draw(text(40, 3)),
+        risks=tuple(draw(st.lists(text(20), min_size=int(unused), max_size=1 if unused else 7))),
         evidence=draw(st.none() | evidence),
         labels=draw(labels),
         annotations=draw(labels),

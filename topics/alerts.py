@@ -1,7 +1,8 @@
 """Topic `alerts`: what a person is to be told at once, for whoever tells it (Alertmanager, SNS, a webhook, something of yours).
 
 Written by the ledger that owns the principal's shard. An alert is told again when it changes and when it ends; `id` is the
-same for all of that, so a reader drops what it has already told. `labels` and `annotations` are those of the Prometheus rule of
+same for all of that, so a reader drops what it has already told: what has an id and a start that it knows. One that begins anew
+after its end has a later start. `labels` and `annotations` are those of the Prometheus rule of
 the same name, so that an alert from here and one from the rule are one to Alertmanager. No secrets: nothing of a record goes in
 but what the fields name. JSON: readers are other programs and people.
 """
@@ -15,20 +16,22 @@ from topics.contract import DAY_SECONDS, AccountId, ActionName, Arn, Codec, Exam
 
 LABELS_MAX = 32
 Label = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")]
-Text = Annotated[str, Meta(max_length=2_048)]
+TEXT_MAX = 2_048
+Text = Annotated[str, Meta(max_length=TEXT_MAX)]
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
-    """The use that an alert stands on."""
+    """The use that an alert stands on. What is known of others with it only (a store keeps no event ids) is None."""
 
-    event_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    event_id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     event_time: Time
     operator: Annotated[str, Meta(max_length=256)] | None = None
     region: Annotated[str, Meta(max_length=64)] | None = None
 
 
 class Alert(Struct, frozen=True, kw_only=True):
-    """One alert as it now stands. It fires from `starts_at` until `ends_at`, where None says that it still does."""
+    """One alert as it now stands. It fires from `starts_at` until `ends_at`, where None says that it still does. `action` is None
+    for unused_high_risk, which is told by risk: `risks` is then that one."""
 
     SCHEMA: ClassVar[int] = 1
 
@@ -39,7 +42,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     arn: Arn
     unique_id: UniqueId | None
     account_id: AccountId
-    action: ActionName
+    action: ActionName | None = None
     risks: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=16)] = ()
     evidence: Evidence | None = None
     labels: Annotated[dict[Label, Text], Meta(max_length=LABELS_MAX)]
@@ -48,11 +51,14 @@ class Alert(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.ends_at is not None and self.ends_at < self.starts_at:
             raise ValueError(f"ends at {self.ends_at}, before it starts at {self.starts_at}")
+        if (self.action is None) != (self.kind == "unused_high_risk") or (self.action is None and len(self.risks) != 1):
+            raise ValueError(f"{self.kind} with action {self.action} and {len(self.risks)} risks")
 
     @property
     def id(self) -> str:
-        """The same for all messages of one alert: XXH3-64, in hex, of kind, ARN, unique id and action, NUL between them."""
-        return xxh3_64_hexdigest("\0".join((self.kind, self.arn, self.unique_id or "", self.action)).encode())
+        """The same for all messages of one alert: XXH3-64, in hex, of kind, ARN, unique id and action (else risk), NUL between."""
+        what = self.action or self.risks[0]
+        return xxh3_64_hexdigest("\0".join((self.kind, self.arn, self.unique_id or "", what)).encode())
 
     @property
     def key(self) -> bytes:

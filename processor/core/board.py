@@ -60,7 +60,10 @@ class Board:
 
     def note(self, key: int, member: Member, counts: Iterable[GapCounts]) -> None:
         """Take a principal's counts as they now are."""
-        row = build_row(key, member, counts)
+        self.put(key, build_row(key, member, counts))
+
+    def put(self, key: int, row: Row) -> None:
+        """Take a principal's row."""
         self.forget(key)
         self._count(row, 1)
         self._rows[key] = row, f"{row.arn} {row.unique_id or ''}".lower()

@@ -84,6 +84,9 @@ class Exemptions:
     _masks: dict[str, int] = field(default_factory=dict)
     _glass: dict[str, bool] = field(default_factory=dict)
 
+    def says_the_same(self, other: "Exemptions") -> bool:
+        return (self.listed, self.break_glass) == (other.listed, other.break_glass)
+
     def is_break_glass(self, arn: str) -> bool:
         """Whether a principal is one for emergencies."""
         if not self.break_glass:

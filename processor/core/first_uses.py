@@ -2,10 +2,10 @@
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from processor.core.catalogue import ids_in
-from processor.core.fleet import Fleet
+from processor.core.fleet import Fleet, Member
 from processor.core.privileged import gravest_risk, is_told, privileged_mask
 from processor.core.usage import PrincipalUsage
 from processor.core.watch import Watching, when_seen
@@ -86,12 +86,25 @@ class FirstUses:
         news = now is not None and dropped.seen > now - NEWS_SECONDS
         self.lost += news and is_told(dropped.risk, dropped.quiet)
 
+    def rewatch(self, watching: Watching) -> None:
+        """Say anew of all why they are quiet, under other exemptions."""
+        self._watching = watching
+        for place, use in self.by_place.items():
+            quiet = self._why_quiet(place, self._fleet.member(use.key), use.time)
+            if quiet != use.quiet:
+                self.by_place[place] = replace(use, quiet=quiet)
+                self.changes += 1
+
+    def _why_quiet(self, place: Place, member: Member, time: int) -> str:
+        exemptions, arn = self._watching.exemptions, member.principal.arn
+        exempt = exemptions.exempt_mask(self._fleet.catalogue, arn, "first_use", time)
+        return "exempt" if exempt >> place[1] & 1 else self._watching.why_quiet(self._fleet, member, time)
+
     def _make(self, place: Place, usage: PrincipalUsage, now: int | None) -> FirstUse:
         key, action = place
         catalogue, principal = self._fleet.catalogue, usage.principal
         member = self._fleet.member(key)
         time = usage.cells[action].first_success
-        exempt = self._watching.exemptions.exempt_mask(catalogue, principal.arn, "first_use", time)
         return FirstUse(
             key,
             time,
@@ -99,6 +112,6 @@ class FirstUses:
             principal.arn,
             catalogue.names[action],
             gravest_risk(catalogue, action, None if member.granted is None else member.granted.granted),
-            "exempt" if exempt >> action & 1 else self._watching.why_quiet(self._fleet, member, time),
+            self._why_quiet(place, member, time),
             when_seen(time, now),
         )

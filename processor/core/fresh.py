@@ -51,23 +51,34 @@ def concern_of(found: InventoryPrincipal) -> Concern:
 def settle_fresh(inventory: Mapping[int, InventoryPrincipal], fresh: Fresh, first: int | None) -> Settled:
     """What of `fresh` differs from the inventory. `first` is when the account was first read whole, None where never: changes
     before that date what they were about, as there is nothing to compare with."""
-    changes = fresh.changes or {}
+    return Settled(settle_some(inventory, fresh, fresh.principals, first), find_removed(inventory, fresh))
+
+
+def find_removed(inventory: Mapping[int, InventoryPrincipal], fresh: Fresh) -> tuple[int, ...]:
+    """The principals of the inventory that are no longer there."""
     # Of a role that was made anew both keys are looked at: one name is one principal.
     named = fresh.gone | {concern_of(found) for found in fresh.principals.values()}
-    removed = [
+    return tuple(
         key
         for key, found in inventory.items()
         if found.account_id == fresh.account_id
         and key not in fresh.principals
         and (fresh.whole or concern_of(found) in named)
-    ]
+    )
+
+
+def settle_some(
+    inventory: Mapping[int, InventoryPrincipal], fresh: Fresh, keys: Iterable[int], first: int | None
+) -> dict[int, InventoryPrincipal]:
+    """As `settle_fresh`, for some of the principals that were read."""
+    changes = fresh.changes or {}
     changed: dict[int, InventoryPrincipal] = {}
-    for key, found in fresh.principals.items():
-        before = inventory.get(key)
+    for key in keys:
+        found, before = fresh.principals[key], inventory.get(key)
         dated = date_changes(found, before, fresh.as_of, changes.get(concern_of(found), ()), first)
         if dated != before:
             changed[key] = dated
-    return Settled(changed, tuple(removed))
+    return changed
 
 
 def date_changes(

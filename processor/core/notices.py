@@ -108,6 +108,7 @@ def write_subject(notices: Sequence[Notice]) -> str:
     said = ["the pipeline's state"] if "pipeline" in kinds else []
     if firsts:
         said.append(f"{firsts} first uses of privileged actions" if firsts > 1 else "first use of a privileged action")
+    said += ["a break-glass principal is in use"] if "break_glass" in kinds else []
     said += ["unused risky grants"] if "unused_high_risk" in kinds else []
     return f"gapwatch: {', '.join(said)}"
 

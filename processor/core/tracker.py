@@ -1,7 +1,8 @@
 """The gaps of all principals, kept as uses come and time passes."""
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from processor.core.catalogue import mask_of_ids
@@ -54,6 +55,7 @@ class Tracker:
         self.changed: set[int] = set()
         self.before: dict[int, Before] = {}
         self._keep_before = keep_before
+        self._unjudged: dict[int, None] | None = None
         self.found_observable: list[tuple[str, int]] = []
         self._watching = watching
         self._next_expiry = watching.exemptions.next_expiry(as_of)
@@ -145,6 +147,13 @@ class Tracker:
                     listed.discard(key)
                 self.changed.add(key)
 
+    def rewatch(self, watching: Watching) -> None:
+        """Take in other exemptions: all counts may be other ones."""
+        self._watching = watching
+        self._next_expiry = watching.exemptions.next_expiry(self.as_of)
+        self.first_uses.rewatch(watching)
+        self.changed.update(self._gaps)
+
     def set_logging(self, account_id: str, logging: Logging) -> None:
         """Take in what the trails of an account log now, which concerns all verdicts there."""
         if logging != self.fleet.logging_of(account_id):
@@ -163,7 +172,28 @@ class Tracker:
         for account_id in moved:
             self._judge_again(self._by_account.get(account_id, ()))
 
+    def judge_later(self) -> None:
+        """From now on leave what concerns whole accounts to `judge_some`: when each turns, and what lapsed while held."""
+        self._unjudged = {}
+
+    def judge_some(self, most: int) -> bool:
+        """Judge at most so many of those that wait for it. True once none does."""
+        waiting = self._unjudged or {}
+        for key in list(itertools.islice(waiting, most)):
+            del waiting[key]
+            if key in self._gaps and self.fleet.has(key):
+                self.add(key, self.fleet.member(key))
+        return not waiting
+
+    def let_pass(self, as_of: int, most: int) -> Iterator[None]:
+        """As `judge_some` and `advance` until nothing is left to do, a step of at most so many principals at a time."""
+        while not self.judge_some(most) or not self.advance(as_of, most):
+            yield
+
     def _judge_again(self, keys: Iterable[int]) -> None:
+        if self._unjudged is not None:
+            self._unjudged.update(dict.fromkeys(keys))
+            return
         for key in list(keys):
             self.add(key, self.fleet.member(key))
 
@@ -187,17 +217,22 @@ class Tracker:
         self.fleet.coverage = coverage
         self._judge_again(moved)
 
-    def advance(self, as_of: int) -> None:
-        """Let time pass: uses lapse, grants come of age, coverage fills windows."""
-        if as_of <= self.as_of:
-            return
-        if self._keep_before:
-            self._remember_turning(as_of)
-        self.as_of = as_of
-        if self._next_expiry <= as_of:
-            self._next_expiry = self._watching.exemptions.next_expiry(as_of)
-            self.changed.update(self._gaps)
+    def advance(self, as_of: int, most: int | None = None) -> bool:
+        """Let time pass: uses lapse, grants come of age, coverage fills windows. False where more than `most` principals turn by
+        that: call it again with the same time."""
+        if as_of > self.as_of:
+            if self._keep_before:
+                self._remember_turning(as_of)
+            self.as_of = as_of
+            if self._next_expiry <= as_of:
+                self._next_expiry = self._watching.exemptions.next_expiry(as_of)
+                self.changed.update(self._gaps)
+        as_of = self.as_of
         while self._turns and self._turns[0][0] <= as_of:
+            if most is not None:
+                if not most:
+                    return False
+                most -= 1
             turn, key = heapq.heappop(self._turns)
             gap = self._gaps.get(key)
             if gap is None or turn != gap.turns_at:
@@ -212,6 +247,7 @@ class Tracker:
             if advance(gap, cells, member.granted, covered, time_of, self.fleet.windows, begins):
                 self.changed.add(key)
             heapq.heappush(self._turns, (gap.turns_at, key))
+        return True
 
     def _remember_turning(self, as_of: int) -> None:
         """Note the verdicts, as they still are, of all that turns up to a time."""
@@ -247,6 +283,12 @@ class Tracker:
 
     def _count_services(self, judged: Verdicts) -> dict[str, int]:
         return {service: mask.bit_count() for service, mask in granted_services(self.fleet.catalogue, judged.unused)}
+
+    def gap_of(self, key: int) -> PrincipalGap:
+        return self._gaps[key]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._gaps)
 
     def __contains__(self, key: int) -> bool:
         return key in self._gaps

@@ -65,12 +65,14 @@ def when_seen(time: int, now: int | None) -> int:
 
 @dataclass(slots=True)
 class BreakGlassUse:
-    """The last use of a break-glass principal, and when it was noticed."""
+    """The last use of a break-glass principal, and when it was noticed; `key` is the principal's."""
 
     account_id: str
     arn: str
     time: int
     seen: int
+    key: int
+    action: int
 
 
 @dataclass(slots=True)
@@ -118,10 +120,11 @@ class Watch:
     def _take(
         self, usage: PrincipalUsage, actions: Iterable[int], span: tuple[int, int] | None, now: int | None
     ) -> None:
-        newest = 0
+        newest = newest_action = 0
         for action in actions:
             cell = usage.cells[action]
-            newest = max(newest, cell.last)
+            if cell.last > newest:
+                newest, newest_action = cell.last, action
             if cell.denied and self._risky >> action & 1:
                 self._count_denied(usage, action, cell.denied, span)
         account_id, arn = usage.principal.account_id, usage.principal.arn
@@ -130,7 +133,10 @@ class Watch:
         if newest and self._watching.exemptions.is_break_glass(arn):
             before = self.break_glass.get(arn)
             if before is None or newest > before.time:
-                self.break_glass[arn] = BreakGlassUse(account_id, arn, newest, when_seen(newest, now))
+                key = int.from_bytes(usage.key, "big")
+                self.break_glass[arn] = BreakGlassUse(
+                    account_id, arn, newest, when_seen(newest, now), key, newest_action
+                )
 
     def _count_denied(self, usage: PrincipalUsage, action: int, count: int, span: tuple[int, int] | None) -> None:
         key, arn = int.from_bytes(usage.key, "big"), usage.principal.arn
@@ -146,6 +152,19 @@ class Watch:
         found.by_risk[risk] = found.by_risk.get(risk, 0) + more
         if span is not None:
             found.recent.add(more, *span)
+
+    def rewatch(self, watching: Watching, usages: Iterable[PrincipalUsage]) -> None:
+        """Take in other break-glass principals: the last uses of those that are new among them are no news, as at a start."""
+        before, self._watching = self._watching.exemptions, watching
+        if before.break_glass == watching.exemptions.break_glass:
+            return
+        self.break_glass = {
+            arn: use for arn, use in self.break_glass.items() if watching.exemptions.is_break_glass(arn)
+        }
+        for usage in usages:
+            arn = usage.principal.arn
+            if arn not in self.break_glass and watching.exemptions.is_break_glass(arn):
+                self._take(usage, list(usage.cells), None, None)
 
     def _note_learning(self, key: int, member: Member, now: int) -> None:
         self._met.add(key)

@@ -1,19 +1,44 @@
 """Redis commands as a flush sends them: packed for the script that runs them."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct as Packer
 from typing import Any
 
+from processor.pausing import Pauses
+
 ARGUMENTS_MAX = 4_000
 """Of one command in a flush: Lua's unpack takes some 8,000. Even, so that fields stay with their values."""
+
+PACKED_A_STEP = 1_000
 
 Command = tuple[Any, ...]
 
 
 def pack_commands(commands: list[Command]) -> bytes:
     """msgpack of lists of raw strings, which is what Redis' Lua reads: it knows no binary type, msgspec writes one."""
-    packed = [_LONG_LIST.pack(0xDD, len(commands))]
+    return count_commands(len(commands)) + pack_some(commands)
+
+
+async def pack_in_turns(commands: list[Command]) -> bytes:
+    """As `pack_commands`, with long commands split; others go on in between where there is much of it."""
+    pauses, count, parts = Pauses(), 0, []
+    for at in range(0, len(commands), PACKED_A_STEP):
+        split = [part for command in commands[at : at + PACKED_A_STEP] for part in split_command(command)]
+        count += len(split)
+        parts.append(pack_some(split))
+        await pauses.pause()
+    return b"".join((count_commands(count), *parts))
+
+
+def count_commands(count: int) -> bytes:
+    """What stands before so many packed commands."""
+    return _LONG_LIST.pack(0xDD, count)
+
+
+def pack_some(commands: Iterable[Command]) -> bytes:
+    """As `pack_commands`, without the count."""
+    packed = []
     for command in commands:
         parts = [part if type(part) is bytes else _encode(part) for part in command]
         sizes = list(map(len, parts))

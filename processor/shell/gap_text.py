@@ -14,11 +14,12 @@ from processor.core.sessions import SHARDS, key_of, shard_of
 from processor.core.tracker import GapCounts, Tracker
 from processor.shell.metrics import CATALOGUE, ROWS, Line, escape, pack_family, write_head, write_lines
 
-STEP_PRINCIPALS = 8
+STEP_PRINCIPALS = 2
 """An administrator's counts take some milliseconds."""
 
 _GAP_FAMILIES = tuple(row.name for row in CATALOGUE[:5])
 _KEYED = "gapwatch_principal_info"
+_FAMILIES = (*_GAP_FAMILIES, _KEYED)
 
 Note = Callable[[int, Member, list[GapCounts]], None]
 
@@ -62,7 +63,8 @@ class GapText:
         for key in self._keys[shard]:
             self._drop(key)
         self._keys[shard] = set()
-        self._join(shard)
+        for at in range(len(_FAMILIES)):
+            self._join(shard, at)
         while self._services_changed:
             self._join_services(self._services_changed.pop())
 
@@ -77,8 +79,9 @@ class GapText:
                 for at in range(0, len(keys), STEP_PRINCIPALS):
                     self._render_keys(tracker, shard, keys[at : at + STEP_PRINCIPALS])
                     yield
-                self._join(shard)
-                yield
+                for at in range(len(_FAMILIES)):
+                    self._join(shard, at)
+                    yield
         while self._services_changed:
             self._join_services(self._services_changed.pop())
             yield
@@ -123,11 +126,10 @@ class GapText:
         self._service_parts[key] = account, parts
         self._services_changed.add(account)
 
-    def _join(self, shard: int) -> None:
-        keys = sorted(self._keys[shard])
-        for at, name in enumerate((*_GAP_FAMILIES, _KEYED)):
-            text = "".join([self._rendered[key][at] for key in keys])
-            self._members[name, shard] = gzip.compress(text.encode(), 1) if text else b""
+    def _join(self, shard: int, at: int) -> None:
+        """One family's member of a shard."""
+        text = "".join([self._rendered[key][at] for key in sorted(self._keys[shard])])
+        self._members[_FAMILIES[at], shard] = gzip.compress(text.encode(), 1) if text else b""
 
     def _join_services(self, account: str) -> None:
         lines = [
@@ -140,7 +142,7 @@ class GapText:
     def members(self) -> list[bytes]:
         """All series as gzip members, each family whole."""
         parts: list[bytes] = []
-        for name in (*_GAP_FAMILIES, _KEYED):
+        for name in _FAMILIES:
             parts.append(self._heads[name])
             parts += [found for shard in range(SHARDS) if (found := self._members.get((name, shard)))]
         parts += (self._heads["gapwatch_service_unused_grants"], *self._services_members.values())

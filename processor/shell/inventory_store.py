@@ -17,7 +17,7 @@ from processor.core.gap import Logging
 from processor.core.inventory import InventoryPrincipal
 from processor.core.sessions import shard_of
 from processor.shell.commands import Command
-from processor.shell.grants import pack_grants
+from processor.shell.grants import load_inventory_times, pack_grants, pack_names
 from processor.shell.redis import Store
 
 SHOWN_MAX = 20
@@ -97,6 +97,14 @@ def write_settled(
             packed = pack_grants(found, catalogue.version)
             commands.append(("HSET", store.shard_key(shard_of(key), b"g"), key.to_bytes(8, "big"), packed))
     if commands:
-        names = zlib.compress("\n".join(catalogue.names).encode(), 6)
-        commands.append(("HSET", store.key(b"catalogues"), catalogue.version, names))
+        commands.append(("HSET", store.key(b"catalogues"), catalogue.version, pack_names(catalogue)))
     return commands
+
+
+async def read_inventory_times(store: Store) -> dict[str, int]:
+    """When each account's inventory was taken whole, from a file or from AWS, in seconds since 1970."""
+    times = await load_inventory_times(store)
+    for account_id, status in (await load_statuses(store)).items():
+        if status.read:
+            times[account_id] = max(status.read, times.get(account_id, 0))
+    return times

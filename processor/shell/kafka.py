@@ -14,7 +14,7 @@ from processor.core.principals import Principal
 from processor.core.records import Rejected
 from processor.core.redact import describe_bytes, redact
 from processor.shell.brokers import BrokerError, BrokerSettings, connection_options
-from topics import coverage, gap_changes, grants, rejected, uses
+from topics import alerts, coverage, gap_changes, grants, rejected, uses
 from topics.contract import MESSAGE_BYTES_MAX, SHARDS, ContractError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class LedgerLog:
         self._uses = uses.TOPIC.full_name(prefix)
         self._grants = grants.TOPIC.full_name(prefix)
         self._gap_changes = gap_changes.TOPIC.full_name(prefix)
+        self._alerts = alerts.TOPIC.full_name(prefix)
         self._producer: AIOKafkaProducer | None = None
         self._consumer: AIOKafkaConsumer | None = None
         self._asker: AIOKafkaConsumer | None = None
@@ -108,11 +109,17 @@ class LedgerLog:
 
     async def publish(self, shard: int, messages: Iterable[Written]) -> None:
         """As Broker.publish. Raises BrokerError."""
+        await self._write(self._gap_changes, shard, messages)
+
+    async def alert(self, messages: Iterable[Written]) -> None:
+        """As Broker.alert."""
+        await self._write(self._alerts, 0, messages)
+
+    async def _write(self, topic: str, partition: int, messages: Iterable[Written]) -> None:
         assert self._producer is not None  # noqa: S101 - start came before
         with name_failures(self._settings):
             sent = [
-                await self._producer.send(self._gap_changes, value=value, key=key, partition=shard)
-                for key, value in messages
+                await self._producer.send(topic, value=value, key=key, partition=partition) for key, value in messages
             ]
             await asyncio.gather(*sent)
 

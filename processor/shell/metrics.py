@@ -78,6 +78,8 @@ CATALOGUE = (
     ),
     MetricRow("gapwatch_inventory_timestamp_seconds", "gauge", ("account",), "When an account's inventory was taken, whole."),
     MetricRow("gapwatch_exemption_expiry_timestamp_seconds", "gauge", ("exemption", "owner"), "When an exemption ends."),
+    MetricRow("gapwatch_exemptions_failed", "gauge", (), "1 while the file of exemptions cannot be used as it now stands."),
+    MetricRow("gapwatch_alerts_written_total", "counter", ("outcome",), "Messages of topic alerts: sent, or failed: tried again."),
     MetricRow("gapwatch_pushed_total", "counter", ("outcome",), "Posts to Alertmanager by gapwatch itself: sent or failed."),
     MetricRow("gapwatch_window_seconds", "gauge", ("window",), "The windows that are kept, and how long they are."),
     MetricRow("gapwatch_records_total", "counter", ("class",), "CloudTrail records read, by what became of them."),
@@ -157,6 +159,8 @@ class Health:
     feeds: Sequence[FeedHealth] = ()
     inventory: Mapping[str, AccountStatus] = field(default_factory=dict)
     inventory_changes: int = 0
+    exemptions_failed: bool = False
+    alerted: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0})
 
 
 class PipelineCollector(Collector):
@@ -176,6 +180,8 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_late_total", tally.late)
         yield _plain("gapwatch_first_use_evicted_total", health.first_uses_evicted)
         yield _plain("gapwatch_first_use_lost_total", health.first_uses_lost)
+        yield _plain("gapwatch_exemptions_failed", int(health.exemptions_failed))
+        yield _counter("gapwatch_alerts_written_total", "outcome", health.alerted)
         yield _counter("gapwatch_pushed_total", "outcome", health.pushed)
         yield _plain("gapwatch_newest_event_timestamp_seconds", tally.newest)
         yield _plain("gapwatch_as_of_timestamp_seconds", health.as_of)

@@ -107,13 +107,7 @@ def build_pusher(settings: AlertsSettings, warn: Callable[[str], None]) -> Pushe
 
 def build_alert(use: FirstUse, settings: AlertsSettings) -> Json:
     """An alert as Alertmanager's API v2 takes it. Nothing of a record goes in but what is named here."""
-    role = urlencode({"var-account": use.account_id, "var-principal": use.arn})
-    links = {
-        "runbook_url": (settings.runbooks_url, f"/{quote(ALERT)}.md"),
-        "dashboard_url": (settings.dashboards_url, f"/d/gapwatch-role?{role}"),
-        "page_url": (settings.page_url, f"/principals/{use.key:016x}"),
-    }
-    told = {name: f"{start.rstrip('/')}{rest}" for name, (start, rest) in links.items() if start}
+    told = find_links(ALERT, use.account_id, use.arn, use.key, settings)
     return {
         "labels": {
             **settings.labels,
@@ -133,6 +127,17 @@ def build_alert(use: FirstUse, settings: AlertsSettings) -> Json:
         "endsAt": format_instant(use.seen + NEWS_SECONDS),
         "generatorURL": told.get("page_url", ""),
     }
+
+
+def find_links(alert: str, account_id: str, arn: str, key: int, settings: AlertsSettings) -> dict[str, str]:
+    """The annotations of an alert on a principal that lead somewhere, as far as the settings say where that is."""
+    role = urlencode({"var-account": account_id, "var-principal": arn})
+    links = {
+        "runbook_url": (settings.runbooks_url, f"/{quote(alert)}.md"),
+        "dashboard_url": (settings.dashboards_url, f"/d/gapwatch-role?{role}"),
+        "page_url": (settings.page_url, f"/principals/{key:016x}"),
+    }
+    return {name: f"{start.rstrip('/')}{rest}" for name, (start, rest) in links.items() if start}
 
 
 def format_instant(seconds: int) -> str:

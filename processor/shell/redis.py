@@ -17,6 +17,7 @@ cluster; KEY is a principal's 8-byte key, ACTION an action's 5-byte stable hash,
     P:{N}:d:DAY:KEY       hash    ACTION -> uses on that day, for days that are over; as many as the longest window + 1
     P:{N}:f:KEY           hash    ACTION -> facets: operators, regions, resources, services
     P:{N}:g               hash    KEY -> grants
+    P:{N}:a               hash    id of an alert -> what was told of it on topic alerts (alerting.py)
 
 In Kafka mode P:meta says so (`mode`), and what is above is counted and seen is kept by shard: `meta`, `accounts`, `files`, `names`
 and `seen:SPAN` below P:{N} (holds.py). Intakes count classes 1 to 6 in P:meta, and keep their positions in P:files (leases.py).
@@ -52,7 +53,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from processor.core.sessions import SHARDS
-from processor.shell.commands import Command, pack_commands, split_command
+from processor.shell.commands import Command, pack_in_turns
 from processor.shell.owners import is_dead_here, name_host, name_owner
 
 EMBEDDED = "embedded"
@@ -307,7 +308,7 @@ class Store:
     async def write(self, meta: bytes, last: Last, commands: list[Command]) -> Last:
         """As `flush`, by the hold whose owner, flush number and mark stand in the hash `meta`."""
         mark = secrets.token_bytes(8)
-        packed = pack_commands([part for command in commands for part in split_command(command)])
+        packed = await pack_in_turns(commands)
         args = [last.owner, str(last.flush), last.mark, mark, packed]
         said, *rest = await self.persist(partial(self.scripts["flush"], keys=[meta], args=args), "flush")
         if said == b"lost":

@@ -287,13 +287,17 @@ class State:
         self._note_written()
 
     def _forget_days(self, newest_before: int, tally: Tally) -> Iterator[Command]:
-        """Remove the buckets of days that fell out of the longest window."""
+        """Remove the buckets of days that fell out of the longest window: by shard, as each midnight comes for all principals."""
         oldest_before, oldest = newest_before - self.days_kept, self._oldest_day()
         if not newest_before or oldest <= oldest_before:
             return
+        by_shard: dict[int, list[bytes]] = {}
+        for usage in self.ledger.principals.values():
+            by_shard.setdefault(usage.shard, []).append(usage.key)
         for day in range(oldest_before, min(oldest, newest_before + 1)):
-            for usage in self.ledger.principals.values():
-                yield ("UNLINK", self._day_key(usage, day))
+            for shard, keys in by_shard.items():
+                start = self.store.shard_key(shard, b"d", b"%d" % day, b"")
+                yield ("UNLINK", *(start + key for key in keys))
 
 
 def _batched(listed: list[tuple[int, bytes, bytes]], size: int) -> Iterator[list[tuple[int, bytes, bytes]]]:

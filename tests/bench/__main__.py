@@ -129,12 +129,18 @@ def show_page() -> None:
     subprocess.run([sys.executable, "-m", "tests.bench.page"], cwd=ROOT, check=True)
 
 
+def show_turns(principals: int) -> None:
+    """For how long the loop of a whole run stands still, while it is read, scraped and looked at."""
+    command = [sys.executable, "-m", "tests.bench.turns", "--principals", str(principals), "--seconds", "12"]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help=f"{RECORDS_SMALL:,} records instead of {RECORDS:,}")
     parser.add_argument("--corpus", type=Path, help="where the corpus is, or is made; default: .bench/ in the project")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("ratios", "steady", "sizes", "page", "scrapes"))
+    parser.add_argument("--only", choices=("ratios", "steady", "sizes", "page", "scrapes", "turns"))
     options = parser.parse_args()
     records = RECORDS_SMALL if options.small else RECORDS
     corpus: Path = options.corpus or ROOT / ".bench" / str(records)
@@ -146,6 +152,7 @@ def main() -> None:
         "sizes": lambda: show_sizes(corpus),
         "page": show_page,
         "scrapes": lambda: show_scrapes(PRINCIPALS // 10 if options.small else PRINCIPALS),
+        "turns": lambda: show_turns(PRINCIPALS // 10 if options.small else PRINCIPALS),
     }
     for name, show in parts.items():
         if options.only in (None, name):

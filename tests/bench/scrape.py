@@ -101,7 +101,8 @@ async def measure_scrapes(size: int) -> dict[str, float]:
     tracker = Tracker(fleet, usages, NOW, WATCHING)
     watch = Watch(fleet, usages, WATCHING, NOW)
     text = GapText(tracker)
-    watch_text = WatchText(tracker, watch, WATCHING.exemptions, dict.fromkeys(fleet.coverage.accounts, NOW))
+    watch_text = WatchText(WATCHING, fleet.windows, dict.fromkeys(fleet.coverage.accounts, NOW))
+    watch_text.add(tracker, watch)
     found: dict[str, float] = {}
     took, stall = await measure_stalls(lambda: refresh(text, watch_text))
     found["first rendering"], found["first rendering: longest turn, CPU"] = took, stall
