@@ -140,6 +140,17 @@ def test_a_first_use_is_told_once_and_not_by_the_next_owner() -> None:
     assert scene.collect(NOW + 6) == []
 
 
+def test_an_operator_is_named_only_where_it_can_have_been_no_other() -> None:
+    scene = Scene([old_holding(BUILDER, PRIVILEGED)])
+    scene.collect(NOW)
+    scene.use(BUILDER, PRIVILEGED, NOW - 30, NOW)
+    for usage in scene.ledger.principals.values():
+        usage.cells[SMALL.ids[PRIVILEGED]].away = True  # The store may have more of them than memory has.
+    (alert,) = scene.collect(NOW)[:1]
+    assert alert.evidence is not None
+    assert (alert.evidence.operator, alert.evidence.region) == (None, None)
+
+
 def test_what_was_acknowledged_and_not_stored_is_told_again_under_its_id() -> None:
     scene = Scene()
     scene.use(BUILDER, PRIVILEGED, NOW)
