@@ -729,3 +729,30 @@ def test_long_file_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None
     few, many = measure_file(short), measure_file(long)
     assert (few[0], many[0]) == (30 * len(MANY), 240 * len(MANY))
     assert many[2] < few[2] + 80 * 1024 * 1024
+
+
+LINES = [
+    dump(THREE[0]),
+    dump(wrap_event(THREE[1])),
+    dump(wrap_event({**THREE[2], "eventType": "AwsServiceEvent"})),
+    dump({**THREE[0], "eventType": "AwsServiceEvent", "awsRegion": 7}),
+    b"no JSON",
+    b'{"cut": ',
+    b"",
+    dump(THREE[0]) + dump(THREE[1]),
+    b"[1, 2]",
+    dump({"no": "record"}),
+]
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=30), st.lists(st.integers(0, 30), max_size=5))
+def test_a_line_has_the_same_rows_whichever_others_are_read_with_it(lines: list[bytes], cuts: list[int]) -> None:
+    """A file that grows is read again after a crash in other pieces; a use is known again by its row."""
+    bounds = [0, *sorted({cut % (len(lines) + 1) for cut in cuts}), len(lines)]
+    pieces = [b"".join(line + b"\n" for line in lines[begin:end]) for begin, end in pairwise(bounds)]
+
+    def read(pieces: list[bytes]) -> list[str]:
+        found = (decoded for piece in pieces for decoded in decode_stream([piece]))
+        return [record.eventID for decoded in found for record in decoded.records]
+
+    assert read(pieces) == read([b"".join(pieces)])

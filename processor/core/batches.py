@@ -133,6 +133,24 @@ def decode_lines(text: bytes | bytearray, at: int, end: int) -> tuple[Decoded | 
     return None, at
 
 
+def decode_apart(values: Sequence[bytes]) -> Decoded:
+    """Values without newlines, some of which are broken or none: each has the rows that it has in `decode_lines`, whichever others
+    it comes with, as a place in a source that is read again must be the same."""
+    found = Decoded([], [], [])
+    if not values:
+        return found
+    text = b"\n".join(values)
+    whole, _ = decode_lines(text, 0, len(text))
+    if whole is not None:
+        return whole
+    if len(values) == 1:
+        return take_in(judge_payload(values[0]))
+    half = len(values) // 2
+    add_decoded(found, decode_apart(values[:half]))
+    add_decoded(found, decode_apart(values[half:]))
+    return found
+
+
 def gather(text: bytes | bytearray, rows: Rows, judge: Callable[[bytes], Judged] = judge_value) -> Decoded:
     """The rows of a scan, and between them what `judge` makes of its odd elements."""
     found = Decoded([], [], [])

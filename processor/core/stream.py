@@ -9,9 +9,9 @@ what is between them is rejected.
 import re
 from collections.abc import Iterable, Iterator
 
-from processor.core.batches import Decoded, decode_lines, decode_text, take_in
-from processor.core.envelopes import is_crowd, judge_elements, judge_payloads, judge_value
-from processor.core.records import Judged, Rejected
+from processor.core.batches import Decoded, decode_apart, decode_lines, decode_text, take_in
+from processor.core.envelopes import is_crowd, judge_elements, judge_value
+from processor.core.records import Rejected
 from processor.core.scan import BROKEN, CLOSED, FULL
 
 SLICE_BYTES = 512 * 1024
@@ -233,7 +233,7 @@ def _decode_lines(buffer: Buffer) -> Iterator[Decoded]:
         if _ARRAY_OF.search(lines) is not None:
             lines = lines.partition(b"\n")[0]
         buffer.at += len(lines)
-        yield take_in(_judge_lines(lines))
+        yield decode_apart(_split_lines(lines))
 
 
 def _find_newline(buffer: Buffer) -> int | None:
@@ -249,10 +249,8 @@ def _find_newline(buffer: Buffer) -> int | None:
     return end
 
 
-def _judge_lines(lines: bytes) -> Judged:
-    return judge_payloads(
-        [value for line in lines.split(b"\n") if line and not line.isspace() for value in _split_line(line)]
-    )
+def _split_lines(lines: bytes) -> list[bytes]:
+    return [value for line in lines.split(b"\n") if line and not line.isspace() for value in _split_line(line)]
 
 
 def _split_line(line: bytes) -> list[bytes]:
