@@ -36,6 +36,7 @@ from processor.shell import redis as storing
 from processor.shell import sparing
 from processor.shell.embedded import EmbeddedRedis, find_server, start_redis
 from processor.shell.grants import load_grants, write_grants
+from processor.shell.modes import check_mode, enter_kafka_mode
 from processor.shell.redis import Store, StoreBusy, StoreError, StoreLost
 from processor.shell.state import State
 from processor.shell.tables import load_catalogue
@@ -364,6 +365,18 @@ async def test_a_second_writer_is_refused_while_the_first_renews(connect: Connec
     refused.set()
     await renewing  # not cut off: a flush whose answer is not taken was written all the same
     await first.flush([("SET", "mine", "1")])
+
+
+async def test_who_only_asks_for_a_store_in_kafka_mode_ends_no_ledger(connect: Connect) -> None:
+    ledger = await connect()
+    await ledger.client.flushdb()
+    await enter_kafka_mode(ledger)
+    replay = await connect()
+    await replay.claim()
+    await check_mode(ledger)
+    await replay.flush([("HDEL", replay.key(b"meta"), "mode")])
+    with pytest.raises(StoreBusy, match="held as a whole by"):
+        await check_mode(ledger)
 
 
 async def test_a_standby_takes_over_when_the_owner_gives_up(connect: Connect) -> None:

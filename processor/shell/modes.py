@@ -84,9 +84,10 @@ async def enter_kafka_mode(store: Store) -> None:
 
 
 async def check_mode(store: Store) -> None:
-    """Raise StoreBusy where a process holds the whole store: it and ledgers would both write it."""
-    ((owner,),) = await store.read_many([("HMGET", store.key(b"meta"), "owner")])
-    if owner and owner.startswith(EMBEDDED.encode()):
+    """Raise StoreBusy where a process has taken the whole store over: it and ledgers would both write it. One that only asks for
+    it is refused while ledgers live, and nobody must end for that."""
+    ((owner, mode),) = await store.read_many([("HMGET", store.key(b"meta"), "owner", "mode")])
+    if owner and owner.startswith(EMBEDDED.encode()) and mode != KAFKA:
         raise StoreBusy(f"the store at {store.where} is held as a whole by {name_owner(owner)}: stop one of the two")
 
 
