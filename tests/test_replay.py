@@ -434,7 +434,7 @@ def test_stdin_is_a_file(gapwatch: Gapwatch, cloudtrail: Path) -> None:
 BIG_FILES = 60
 BIG_RECORDS_EACH = 6_000
 FLUSH_SECONDS_MAX = FLUSH_SECONDS + 0.2
-"""A little more than gapwatch lets pass between two flushes of a replay: most of a minute a seed, and more seeds by GAPWATCH_LONG."""
+"""A little more than gapwatch lets pass between two flushes of a replay: a seed takes a minute, more seeds by GAPWATCH_LONG."""
 
 
 @pytest.fixture(scope="session")
