@@ -67,12 +67,12 @@ def _decode_run(payloads: Sequence[bytes], found: Decoded) -> list[int]:
         return [] if not payloads else _decode_alone(payloads[0], found)
     text = b"\n".join(payloads)
     rows, _, ending = scan_elements(text, most=len(payloads))
-    alone = _find_odd(rows, text, payloads) if ending == RAN_OUT else None
+    ends = _find_ends(text, payloads)
+    alone = _find_odd(rows, text, ends) if ending == RAN_OUT else None
     if alone is None:
         # One of them is broken, or goes on in the next: halves are looked at until it is by itself.
         half = len(payloads) // 2
         return _decode_run(payloads[:half], found) + _decode_run(payloads[half:], found)
-    ends = _find_ends(text, payloads)
     counts: list[int] = []
     first = 0
     for number in [*alone, len(payloads)]:
@@ -92,15 +92,14 @@ def _find_ends(text: bytes, payloads: Sequence[bytes]) -> Numbers:
     return address_of(np.frombuffer(text, np.uint8)) + np.cumsum(sizes)
 
 
-def _find_odd(rows: Rows, text: bytes, payloads: Sequence[bytes]) -> list[int] | None:
+def _find_odd(rows: Rows, text: bytes, ends: Numbers) -> list[int] | None:
     """The numbers of the payloads that are not one record and nothing else; None where an element goes over a payload's end."""
-    ends = _find_ends(text, payloads)
     owners = np.searchsorted(ends, rows.places[:, START], "right")
     odd = rows.odd[:, :2] + address_of(np.frombuffer(text, np.uint8))
     odd_owners = np.searchsorted(ends, odd[:, 0], "right")
     if np.any(rows.places[:, END] > ends[owners]) or np.any(odd[:, 1] > ends[odd_owners]):
         return None
-    counts = np.bincount(owners, minlength=len(payloads))
+    counts = np.bincount(owners, minlength=len(ends))
     counts[odd_owners] = 0
     return list(np.flatnonzero(counts != 1).tolist())
 
