@@ -206,6 +206,27 @@ def test_log_batch_with_bad_messages_loses_only_those() -> None:
     assert found.rejected == ["undecodable", "undecodable", "no_message", "no_message"]
 
 
+BROKEN_IN_TWO = (*dump(THREE[0]).partition(b",")[::2], dump(THREE[1]) + dump(THREE[2]))
+"""Three elements in three texts: one goes on in the next, two share the last."""
+
+
+def test_as_many_elements_as_texts_are_not_one_each() -> None:
+    texts = [BROKEN_IN_TWO[0] + b",", *BROKEN_IN_TWO[1:]]
+    for found in (
+        Found([decode_payloads(texts)]),
+        Found([decode_log_batch(dump(wrap_batch(t.decode() for t in texts)))]),
+    ):
+        assert 1 not in found.ids
+        assert len(found.ids) + len(found.rejected) == 3
+    assert read_stream(b"\n".join([dump(THREE[2]), *texts, dump(THREE[2])])).ids == [3, 2, 3, 3]
+
+
+@pytest.mark.parametrize("place", range(1, 40, 3))
+def test_a_line_that_is_cut_off_anywhere_costs_its_neighbours_nothing(place: int) -> None:
+    lines = [dump(THREE[0])[:place], dump(THREE[1]), dump(THREE[2])]
+    assert Found(decode_stream([b"\n".join(lines)])).ids == [2, 3]
+
+
 def test_log_batch_that_is_none_is_a_reject() -> None:
     for broken in (b"", b"{", b'{"messageType":"DATA_MESSAGE","deep":' + DEEP + b',"logEvents":[]}'):
         assert len(Found([decode_log_batch(broken)]).rejected) == 1
@@ -738,7 +759,10 @@ LINES = [
     dump({**THREE[0], "eventType": "AwsServiceEvent", "awsRegion": 7}),
     b"no JSON",
     b'{"cut": ',
+    b'{"cut":',
+    b"}",
     b"",
+    b" " + dump(THREE[1]),
     dump(THREE[0]) + dump(THREE[1]),
     b"[1, 2]",
     dump({"no": "record"}),

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import Raw, Struct
 
+from processor.core.compiled import Numbers, Octets, address_of
 from processor.core.envelopes import judge_payload, judge_payloads, judge_value, read_messages
 from processor.core.principals import decode_user_identity
 from processor.core.records import Judged, Origin, Record, Rejected, decode_record
@@ -127,10 +128,29 @@ def decode_text(text: bytes | bytearray, at: int, end: int) -> tuple[Decoded, in
 def decode_lines(text: bytes | bytearray, at: int, end: int) -> tuple[Decoded | None, int]:
     """One value a line, and the place behind them; None where it is not so, and each line must be looked at."""
     rows, stop, ending = scan_elements(text, at, end)
-    count = len(rows.places) + len(rows.odd)
-    if ending in (RAN_OUT, FULL) and count == text.count(b"\n", at, stop) + (text[stop - 1] != _NEWLINE):
+    if ending in (RAN_OUT, FULL) and _is_one_a_line(text, at, stop, rows):
         return gather(text, rows, judge_payload), stop
     return None, at
+
+
+def _is_one_a_line(text: bytes | bytearray, at: int, stop: int, rows: Rows) -> bool:
+    """Whether each line from `at` to `stop` holds one element, and all of it. Their number alone does not say so: where one goes
+    on in the next line, two others may share one."""
+    count = len(rows.places) + len(rows.odd)
+    if not count or count != text.count(b"\n", at, stop) + (text[stop - 1] != _NEWLINE):
+        return False
+    octets = np.frombuffer(text, np.uint8)
+    starts = _find_starts(octets, rows)
+    if np.all(octets[starts[1:] - 1] == _NEWLINE):
+        return True
+    ends = at + np.flatnonzero(octets[at:stop] == _NEWLINE)
+    return bool(np.all(np.searchsorted(ends, starts) == np.arange(len(starts))))
+
+
+def _find_starts(octets: Octets, rows: Rows) -> Numbers:
+    """Where each element starts, the odd ones too, in order."""
+    plain = rows.places[:, START] - address_of(octets)
+    return np.sort(np.concatenate((plain, rows.odd[:, 0]))) if len(rows.odd) else plain
 
 
 def decode_apart(values: Sequence[bytes]) -> Decoded:
@@ -212,7 +232,10 @@ def decode_payloads(payloads: Sequence[bytes]) -> Decoded:
     text = payloads[0] if len(payloads) == 1 else b"\n".join(payloads)
     rows, _, ending = scan_elements(text, most=len(payloads))
     if ending == RAN_OUT and len(rows.places) + len(rows.odd) == len(payloads):
-        return gather(text, rows, judge_payload)
+        ends = np.cumsum(np.fromiter(map(len, payloads), np.int64, len(payloads)) + 1)
+        owners = np.searchsorted(ends, _find_starts(np.frombuffer(text, np.uint8), rows), "right")
+        if np.all(owners == np.arange(len(payloads))):
+            return gather(text, rows, judge_payload)
     return take_in(judge_payloads(payloads))
 
 
@@ -225,6 +248,7 @@ def decode_log_batch(batch: bytes | bytearray) -> Decoded:
         except UnicodeEncodeError:  # A lone surrogate: such a message is looked at by itself.
             return take_in(judge_value(bytes(batch)))
         rows, _, ending = scan_elements(text, most=len(messages))
-        if ending == RAN_OUT and not len(rows.odd) and len(rows.places) == len(messages):
+        whole = ending == RAN_OUT and not len(rows.odd) and len(rows.places) == len(messages)
+        if whole and _is_one_a_line(text, 0, len(text), rows):
             return gather(text, rows)
     return take_in(judge_value(bytes(batch)))

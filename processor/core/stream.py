@@ -211,8 +211,8 @@ def _holds_line(buffer: Buffer) -> bool:
 
 
 def _is_cut_off(line: bytes, follower: bytes) -> bool:
-    """Whether a line that ends inside an object was cut, not broken up for reading: no object opens behind its comma."""
-    return follower == b"{" and line.rstrip()[-1:] not in (b"[", b":") and not line.lstrip().startswith(b"[")
+    """Whether a line that ends inside an object was cut, not broken up for reading: no object starts a line but in an array."""
+    return follower == b"{" and line.rstrip()[-1:] != b"[" and not line.lstrip().startswith(b"[")
 
 
 def _decode_lines(buffer: Buffer) -> Iterator[Decoded]:
