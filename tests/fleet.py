@@ -16,7 +16,6 @@ import os
 import random
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,67 +33,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from brokers import ApacheKafka, find_ports, start_guard
+from redis_server import RedisServer
 
 ROOT = Path(__file__).parent.parent
 SETTLE_SECONDS_MAX = 420.0
 FROZEN_SECONDS = 20.0
+BEFALLING_MAX = 32
+TOLD = ("gapwatch_as_of", "gapwatch_lag", "gapwatch_log_lag", "gapwatch_shards", "gapwatch_store_waiting")
 CONFIG = "[run]\nhorizon_hours = 9600\npoll_seconds = 0.2\n"
 
 
 class FleetFailure(Exception):
     """The fleet did not end where it should; the text says what differs."""
-
-
-class RedisServer:
-    """A Redis with an append-only file, synced every second, that may be killed and set back."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (self.port,) = find_ports(1)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> Self:
-        from processor.shell.embedded import find_server
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        options = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--bind", "127.0.0.1"]
-        with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(find_server()), "--port", str(self.port), "--dir", str(self.folder), *options],
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        self._guard = start_guard(self._process.pid)
-        return self
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None, "it does not run"
-        return self._process.pid
-
-    def kill(self) -> None:
-        """End it as a crash does."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-        if self._guard is not None:
-            self._guard.kill()
-            self._guard.communicate()
-
-    def set_back(self, seconds: float) -> None:
-        """Crash it, and start it with what it had some seconds before."""
-        kept = self.folder / "kept"
-        shutil.copytree(self.folder / "appendonlydir", kept)
-        time.sleep(seconds)
-        self.kill()
-        shutil.rmtree(self.folder / "appendonlydir")
-        kept.rename(self.folder / "appendonlydir")
-        self.start()
 
 
 class Member:
@@ -279,8 +230,17 @@ class Fleet:
                 time.sleep(3)  # for what is told behind the last flush
                 return
             time.sleep(0.5)
-        logs = "\n".join(f"--- {member.name}\n{member.read_log()[-1_500:]}" for member in self.members)
-        raise FleetFailure(f"not drained after {seconds_max:.0f} s: {state}\n{logs}")
+        raise FleetFailure(f"not drained after {seconds_max:.0f} s: {state}\n{self.describe()}")
+
+    def describe(self) -> str:
+        """What each process says of itself, for who looks for the reason of a failure."""
+        parts = [f"--- Redis\n{self.redis.read_log()[-500:]}", f"--- Kafka\n{self.kafka.read_last_words()[-500:]}"]
+        for member in self.members:
+            found = {name: value for name, value in member.read_metrics().items() if name.startswith(TOLD)}
+            parts.append(
+                f"--- {member.name}, {member.starts} starts: {found or 'does not answer'}\n{member.read_log()[-1_500:]}"
+            )
+        return "\n".join(parts)
 
     def stop(self) -> list[int]:
         """Stop intakes, then ledgers, in order; their exit codes."""
@@ -312,15 +272,10 @@ def plan_events(fleet: Fleet, chance: random.Random, seconds: float, *, heavy: b
         fleet.kafka.kill()
         fleet.kafka.start()
 
-    def restart_redis() -> None:
-        fleet.redis.kill()
-        time.sleep(1)
-        fleet.redis.start()
-
     early, late = sorted((chance.uniform(0.1, 0.5) * seconds, chance.uniform(0.55, 0.95) * seconds))
     back, crash = chance.sample([early, late], 2)
     events.append(Event(back, "Redis is set back by a second", lambda: fleet.redis.set_back(1.0)))
-    events.append(Event(crash, "kill -9 Redis", restart_redis))
+    events.append(Event(crash, "kill -9 Redis", fleet.redis.restart))
     events.append(Event(when(), "kill -9 the broker", restart_broker))
     return sorted(events, key=lambda event: event.at)
 
@@ -447,15 +402,14 @@ def run_under_fire(corpus: Path, seed: int, seconds: float, *, heavy: bool, say:
         with Fleet(folder / "fleet", inventories) as fleet:
             fleet.start()
             began = time.monotonic()
-            threads = [threading.Thread(target=feed, args=(given, fleet.source, seconds), daemon=True)]
-            threads[0].start()
-            for event in plan_events(fleet, chance, seconds, heavy=heavy):
-                time.sleep(max(0.0, began + event.at - time.monotonic()))
-                say(f"{time.monotonic() - began:6.1f} s  {event.what}")
-                threads.append(threading.Thread(target=event.do, daemon=True))
-                threads[-1].start()
-            for thread in threads:
-                thread.join()
+            with ThreadPoolExecutor(BEFALLING_MAX) as befalling:
+                done = [befalling.submit(feed, given, fleet.source, seconds)]
+                for event in plan_events(fleet, chance, seconds, heavy=heavy):
+                    time.sleep(max(0.0, began + event.at - time.monotonic()))
+                    say(f"{time.monotonic() - began:6.1f} s  {event.what}")
+                    done.append(befalling.submit(event.do))
+                for each in done:
+                    each.result()
             fleet.wait_until_drained()
             say(f"{time.monotonic() - began:6.1f} s  all is applied")
             as_of = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

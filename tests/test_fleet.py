@@ -12,12 +12,12 @@ from fleet import (
     Fleet,
     FleetFailure,
     Member,
-    RedisServer,
     find_differences,
     make_corpus,
     run_gapwatch,
     run_under_fire,
 )
+from redis_server import RedisServer
 
 START = 1_780_272_000
 
