@@ -10,17 +10,21 @@ from processor.core.tally import Tally
 from processor.intake_runner import IntakeOrder, IntakeRunner
 from processor.ledger_run import BROKER_WAIT_SECONDS, STOP_SECONDS, wait_for_brokers
 from processor.opening import build_actions, load_loops
-from processor.shell.brokers import BrokerError
+from processor.shell.brokers import BrokerError, StalledError
 from processor.shell.grants import date_grants, pack_grants, unpack_grants, write_inventory_times
 from processor.shell.http import Server
-from processor.shell.kafka import IntakeLog, PublishedGrants
+from processor.shell.kafka import IntakeLog
 from processor.shell.metrics import PipelineCollector, make_registry, render_pipeline
 from processor.shell.modes import enter_kafka_mode
+from processor.shell.published_grants import PublishedGrants
 from processor.shell.redis import Store
 from processor.shell.tables import load_catalogue
-from processor.stopping import Warn, end_in_time
+from processor.stopping import Warn, end_in_time, start_again
 from topics import grants, uses
 from topics.contract import SHARDS
+
+STALLED_SECONDS = 300.0
+"""Longer than any step may take: a Kafka that does not answer is noticed after half of it."""
 
 
 async def run_intake(order: IntakeOrder, warn: Warn, started: Callable[[str], None], stopping: asyncio.Event) -> int:
@@ -34,6 +38,7 @@ async def run_intake(order: IntakeOrder, warn: Warn, started: Callable[[str], No
     started(server.url)
 
     def wait(text: str) -> None:
+        order.pulse.beat()
         if not health.waiting:
             warn(text)
         health.waiting = True
@@ -48,6 +53,9 @@ async def run_intake(order: IntakeOrder, warn: Warn, started: Callable[[str], No
             await end_in_time(reading, stopping, warn, STOP_SECONDS)
         finally:
             await store.close()
+    except StalledError as error:
+        await server.stop()
+        start_again(error, warn)
     finally:
         await server.stop()
     return 0
@@ -72,11 +80,19 @@ async def _read_sources(order: IntakeOrder, store: Store, tally: Tally, warn: Wa
         actions, scope = build_actions(catalogue), order.settings.scope
         intake = Intake(actions, scope, published.known, tally, seed=secrets.randbits(64))
         runner = IntakeRunner(order, store, log, intake, catalogue.names, warn)
-        following = asyncio.ensure_future(_follow(log, published, warn))
+        beside = [
+            asyncio.ensure_future(each) for each in (_follow(log, published, warn), order.pulse.watch(STALLED_SECONDS))
+        ]
+        running = asyncio.ensure_future(runner.run(stopping))
         try:
-            await runner.run(stopping)
+            await asyncio.wait((running, *beside), return_when=asyncio.FIRST_COMPLETED)
+            for done in (*beside, running):
+                if done.done():
+                    done.result()
         finally:
-            following.cancel()
+            for each in (*beside, running):
+                each.cancel()
+            await asyncio.wait((running,), timeout=STOP_SECONDS)
     finally:
         await log.stop()
 

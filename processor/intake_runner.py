@@ -26,7 +26,7 @@ from processor.shell.leases import RENEW_SECONDS, Leases
 from processor.shell.metrics import Health
 from processor.shell.redis import Store, StoreLost
 from processor.shell.sharing import Shared
-from processor.stopping import Warn
+from processor.stopping import Pulse, Warn
 from topics.uses import Mark
 
 MARK_SECONDS = 5.0
@@ -51,6 +51,7 @@ class IntakeOrder:
     inventory_time: int | None = None
     clock: Callable[[], float] = time.time
     health: Health = field(default_factory=Health)
+    pulse: Pulse = field(default_factory=Pulse)
 
     @property
     def digest(self) -> bytes:
@@ -104,6 +105,7 @@ class IntakeRunner:
         health = self._order.health
         try:
             while not stopping.is_set():
+                self._order.pulse.beat()
                 try:
                     await self._open_feeds(stopping)
                     await self._round(stopping)
@@ -161,6 +163,7 @@ class IntakeRunner:
         async for lease, before, found in files.poll():
             if found.damage is not None:
                 self._warn(f"{found.origin} {found.damage}: what could be read of it was")
+            self._order.pulse.beat()
             self._sender.add(lease, before, found)
             if self._sender.is_full:
                 await self._sender.send()

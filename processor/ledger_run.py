@@ -1,8 +1,6 @@
 """`gapwatch ledger`: own shards together with other ledgers, until told to stop."""
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,7 +14,7 @@ from processor.opening import load_loops
 from processor.settings import Settings, SettingsError, dump_settings
 from processor.shard import ShardParts
 from processor.shards import CALLBACK_SECONDS_MAX, Shards
-from processor.shell.brokers import BrokerError, BrokerSettings, connect_admin
+from processor.shell.brokers import BrokerError, BrokerSettings, StalledError, connect_admin
 from processor.shell.grants import write_catalogue
 from processor.shell.holds import Member
 from processor.shell.http import Server
@@ -25,9 +23,9 @@ from processor.shell.kafka import LedgerLog
 from processor.shell.metrics import Health, PipelineCollector, make_registry, render_pipeline
 from processor.shell.modes import enter_kafka_mode
 from processor.shell.push import Pusher
-from processor.shell.redis import Store, StoreError
+from processor.shell.redis import Store
 from processor.shell.tables import load_catalogue
-from processor.stopping import end_in_time
+from processor.stopping import end_in_time, start_again
 from processor.watching import read_watching
 from topics import uses
 from topics.contract import SHARDS
@@ -41,10 +39,6 @@ INVENTORY_SECONDS = 10.0
 
 BROKER_WAIT_SECONDS = 2.0
 STOP_SECONDS = 8.0
-
-
-class StalledError(StoreError):
-    """Messages are there, and none is applied: a new process reads on."""
 
 
 @dataclass(slots=True)
@@ -131,9 +125,8 @@ async def run_ledger(
         finally:
             await store.close()
     except StalledError as error:
-        warn(f"{error}; starting again")
         await server.stop()
-        os.execv(sys.executable, [sys.executable, "-m", "processor", *sys.argv[1:]])  # noqa: S606 - ourselves, as we were called
+        start_again(error, warn)
     finally:
         if order.pusher is not None:
             await order.pusher.stop()

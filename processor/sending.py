@@ -16,22 +16,18 @@ from processor.core.uses_writer import SliceRows, UsesWriter
 from processor.shell.feeds import Feed, Slice
 from processor.shell.follow import count_rows
 from processor.shell.leases import Leases, Move, count_now
-from processor.shell.redis import StoreError
 from topics.contract import SHARDS
 from topics.uses import CODEC, NO_ORDER, Mark, Message
 
 GROUP_RECORDS = 32_768
 """Records of a group: some 512 uses a message, which makes Faust's costs of each one small."""
 
-ANSWER_SECONDS_MAX = 150.0
-"""A producer gives up on a message long before; one that does neither will not, and only another process can know what arrived."""
-
 
 class UsesLog(Protocol):
     """Topic `uses`, as an intake writes it."""
 
     async def send(self, shard: int, value: bytes) -> Awaitable[object]:
-        """Start sending; the answer is done once it is acknowledged, or raises BrokerError."""
+        """Start sending; the answer is done once it is acknowledged, or raises BrokerError or StalledError."""
 
     async def reject(self, rejects: Sequence[Rejected]) -> None:
         """Write to topic `rejected`."""
@@ -134,13 +130,7 @@ class Sender:
     async def _send_all(self, messages: Iterable[tuple[int, bytes]]) -> None:
         sent = [await self._log.send(shard, value) for shard, value in messages]
         # All are waited for, though one fails: nothing of this group may arrive behind what is sent next.
-        try:
-            answers = await asyncio.wait_for(asyncio.gather(*sent, return_exceptions=True), ANSWER_SECONDS_MAX)
-        except TimeoutError as error:
-            raise StoreError(
-                f"Kafka has not acknowledged what was sent {ANSWER_SECONDS_MAX:.0f} s ago: start again, it is sent anew"
-            ) from error
-        for answer in answers:
+        for answer in await asyncio.gather(*sent, return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer
 

@@ -1,14 +1,46 @@
-"""How a process that runs on and on comes to its end: told by a signal, and in time."""
+"""How a process that runs on and on comes to its end: told by a signal, and in time; or starts again, where it gets nowhere."""
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
+
+from processor.shell.brokers import StalledError
 
 STOP_SECONDS_MAX = 3.0
 """How long a Redis that does not answer may hold up the end."""
 
+PULSE_SECONDS = 5.0
+
 Warn = Callable[[str], None]
+
+
+class Pulse:
+    """Whether a loop gets anywhere: it beats wherever it does, also where it waits for something and says so."""
+
+    def __init__(self) -> None:
+        self._beats = 0
+
+    def beat(self) -> None:
+        self._beats += 1
+
+    async def watch(self, seconds: float) -> None:
+        """Raise StalledError once there was no beat for so long. Time in which this process stood still does not count."""
+        seen, silent = self._beats, 0.0
+        while silent < seconds:
+            await asyncio.sleep(min(PULSE_SECONDS, seconds))
+            silent = silent + min(PULSE_SECONDS, seconds) if self._beats == seen else 0.0
+            seen = self._beats
+        raise StalledError(f"nothing was read, sent or waited for in {seconds:.0f} s")
+
+
+def start_again(error: StalledError, warn: Warn) -> NoReturn:
+    """Put a new process in the place of this one, as it was called."""
+    warn(f"{error}; starting again")
+    os.execv(sys.executable, [sys.executable, "-m", "processor", *sys.argv[1:]])  # noqa: S606 - ourselves, as we were called
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -38,6 +38,10 @@ class BrokerError(Exception):
     """The brokers cannot be used; the text says which, why and what to do."""
 
 
+class StalledError(Exception):
+    """What Kafka was asked for is neither done nor refused: a new process goes on from what is stored."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
     """Where the brokers are and how to reach them. Raises SettingsError for what contradicts itself.

@@ -10,18 +10,23 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from processor.core.gap_changes import Written
-from processor.core.principals import Principal
 from processor.core.records import Rejected
 from processor.core.redact import describe_bytes, redact
-from processor.shell.brokers import BrokerError, BrokerSettings, connection_options
+from processor.shell.brokers import BrokerError, BrokerSettings, StalledError, connection_options
+from processor.shell.published_grants import PublishedGrants
 from topics import alerts, coverage, gap_changes, grants, rejected, uses
-from topics.contract import MESSAGE_BYTES_MAX, SHARDS, ContractError
+from topics.contract import MESSAGE_BYTES_MAX, SHARDS
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 REQUEST_MS = 10_000
 LINGER_MS = 2
+CLOSE_SECONDS_MAX = 5.0
+
+ANSWER_SECONDS_MAX = 150.0
+"""A producer gives up on a message long before; one that does neither will not, and only another process can know what arrived."""
+
 ANY_REGION = "*"
 """An account's log is known in all its regions from its first record on, in whichever."""
 
@@ -56,6 +61,22 @@ def make_producer(settings: BrokerSettings) -> "AIOKafkaProducer":
     )
 
 
+async def wait_acknowledged(sent: Iterable[Awaitable[object]], settings: BrokerSettings) -> None:
+    """Wait for messages that were sent. Raises BrokerError for one that was refused, StalledError where none is either."""
+    with name_failures(settings):
+        try:
+            await asyncio.wait_for(asyncio.gather(*sent), ANSWER_SECONDS_MAX)
+        except TimeoutError as error:
+            raise StalledError(f"Kafka has not acknowledged what was sent {ANSWER_SECONDS_MAX:.0f} s ago") from error
+
+
+async def stop_all(*clients: "AIOKafkaProducer | AIOKafkaConsumer | None") -> None:
+    """Disconnect. A client that does not come to its end is left as it is: the process ends, or starts again."""
+    with suppress(TimeoutError):
+        stopping = (client.stop() for client in clients if client is not None)
+        await asyncio.wait_for(asyncio.gather(*stopping, return_exceptions=True), CLOSE_SECONDS_MAX)
+
+
 class LedgerLog:
     """What a ledger has of Kafka beside its Faust app. `seek` is the app's."""
 
@@ -87,9 +108,7 @@ class LedgerLog:
             await self._asker.start()
 
     async def stop(self) -> None:
-        for client in (self._producer, self._consumer, self._asker):
-            if client is not None:
-                await client.stop()
+        await stop_all(self._producer, self._consumer, self._asker)
 
     async def seek(self, shard: int, offset: int) -> None:
         """As Broker.seek."""
@@ -121,7 +140,7 @@ class LedgerLog:
             sent = [
                 await self._producer.send(topic, value=value, key=key, partition=partition) for key, value in messages
             ]
-            await asyncio.gather(*sent)
+        await wait_acknowledged(sent, self._settings)
 
     async def follow_grants(self, offsets: Mapping[int, int]) -> None:
         """As Broker.follow_grants."""
@@ -181,9 +200,7 @@ class IntakeLog:
             await self._consumer.seek_to_beginning()
 
     async def stop(self) -> None:
-        for client in (self._producer, self._consumer):
-            if client is not None:
-                await client.stop()
+        await stop_all(self._producer, self._consumer)
 
     async def send(self, shard: int, value: bytes) -> Awaitable[object]:
         """As UsesLog.send."""
@@ -193,12 +210,7 @@ class IntakeLog:
         assert self._producer is not None  # noqa: S101 - start came before
         with name_failures(self._settings):
             sent = await self._producer.send(topic, value=value, key=key, partition=shard)
-
-        async def acknowledge() -> object:
-            with name_failures(self._settings):
-                return await sent
-
-        return acknowledge()
+        return wait_acknowledged((sent,), self._settings)
 
     async def _write_all(self, topic: str, messages: Iterable[tuple[int, bytes, bytes | None]]) -> None:
         """Write (partition, key, value) and wait until all is acknowledged."""
@@ -223,7 +235,7 @@ class IntakeLog:
                 messages.append((0, found.key, coverage.CODEC.encode(found)))
         await self._write_all(self._coverage, messages)
 
-    async def read_inventory(self) -> "PublishedGrants":
+    async def read_inventory(self) -> PublishedGrants:
         """All grants as they stand. Raises BrokerError."""
         from aiokafka import TopicPartition
 
@@ -238,7 +250,7 @@ class IntakeLog:
                         found.take(partition.partition, message.key or b"", message.value)
         return found
 
-    async def follow_inventory(self, found: "PublishedGrants") -> None:
+    async def follow_inventory(self, found: PublishedGrants) -> None:
         """Take in changes of grants for ever. Raises BrokerError."""
         assert self._consumer is not None  # noqa: S101 - start came before
         while True:
@@ -251,32 +263,6 @@ class IntakeLog:
     async def publish_grants(self, messages: Iterable[tuple[int, bytes, bytes | None]]) -> None:
         """Write (shard, key, value) to `grants`. Raises BrokerError."""
         await self._write_all(self._grants, messages)
-
-
-class PublishedGrants:
-    """Topic `grants` as it stands: principals by unique id, and what was last written of each."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, Principal] = {}
-        self.packed: dict[bytes, grants.PrincipalGrants] = {}
-        self.catalogues: dict[tuple[int, str], bytes] = {}
-
-    def take(self, shard: int, key: bytes, value: bytes | None) -> None:
-        """Take in a message; one that cannot be read is left out."""
-        version = grants.catalogue_of(key)
-        if version is not None:
-            if value is not None:
-                self.catalogues[shard, version] = value
-            return
-        before = self.packed.pop(key, None)
-        if before is not None and before.unique_id:
-            self.known.pop(before.unique_id, None)
-        if value is None:
-            return
-        with suppress(ContractError):
-            found = self.packed[key] = grants.CODEC.decode(value)
-            if found.unique_id:
-                self.known[found.unique_id] = Principal(found.arn, found.unique_id, found.account_id, found.kind)
 
 
 def _write_reject(found: Rejected, now: int) -> tuple[int, bytes, bytes]:
