@@ -36,6 +36,7 @@ from processor.shell import redis as storing
 from processor.shell import sparing
 from processor.shell.embedded import EmbeddedRedis, find_server, start_redis
 from processor.shell.grants import load_grants, write_grants
+from processor.shell.holds import Member, ShardHold
 from processor.shell.modes import check_mode, enter_kafka_mode
 from processor.shell.redis import Store, StoreBusy, StoreError, StoreLost
 from processor.shell.state import State
@@ -365,6 +366,21 @@ async def test_a_second_writer_is_refused_while_the_first_renews(connect: Connec
     refused.set()
     await renewing  # not cut off: a flush whose answer is not taken was written all the same
     await first.flush([("SET", "mine", "1")])
+
+
+async def test_no_shard_is_given_away_while_the_whole_store_is_taken_out_of_kafka_mode(connect: Connect) -> None:
+    ledger, whole = await connect(), await connect()
+    await enter_kafka_mode(ledger)
+    hold = ShardHold(ledger, 5, Member("cluster", "group", ledger.member))
+    await whole.claim()
+    assert not await hold.claim(1)
+    # Its process is gone: nobody renews.
+    await whole.client.hincrbyfloat(whole.key(b"meta"), "renewed", -11)
+    assert await hold.claim(1)
+    await whole.client.hincrbyfloat(whole.key(b"meta"), "renewed", 11)
+    assert not await hold.claim(2)
+    await whole.release()
+    assert await hold.claim(2)
 
 
 async def test_who_only_asks_for_a_store_in_kafka_mode_ends_no_ledger(connect: Connect) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from processor.shell.commands import Command
-from processor.shell.redis import LAYOUT, Last, Store, StoreLost, StoreRefused
+from processor.shell.redis import LAYOUT, OWNER_SILENT_SECONDS, Last, Store, StoreLost, StoreRefused
 
 SHARD_SILENT_SECONDS = 30.0
 """An owner of a shard that has not renewed for so long is held to be dead. Not what a takeover waits for: a newer generation of the
@@ -60,10 +60,13 @@ class ShardHold:
         return await self.store.read_many(commands)
 
     async def claim(self, generation: int) -> bool:
-        """Become the owner in a generation; False where a newer or another owner has it. Afterwards `is_kept` says whether the
+        """Become the owner in a generation; False where a newer or another owner has it, or one the whole store. Afterwards `is_kept` says whether the
         shard is still as this hold wrote it last, so that what is in memory holds. Raises StoreRefused for another layout."""
-        args = [LAYOUT, self.member.cluster, self.member.group, generation, self.member.name, int(SHARD_SILENT_SECONDS)]
-        claim = partial(self.store.scripts["claim_shard"], keys=[self._meta], args=args)
+        args = [
+            LAYOUT, self.member.cluster, self.member.group, generation, self.member.name,
+            int(SHARD_SILENT_SECONDS), int(OWNER_SILENT_SECONDS),
+        ]  # fmt: skip
+        claim = partial(self.store.scripts["claim_shard"], keys=[self._meta, self.store.key(b"meta")], args=args)
         said, *rest = await self.store.persist(claim, "claim a shard")
         if said == b"layout":
             raise StoreRefused(
