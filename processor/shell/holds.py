@@ -60,8 +60,9 @@ class ShardHold:
         return await self.store.read_many(commands)
 
     async def claim(self, generation: int) -> bool:
-        """Become the owner in a generation; False where a newer or another owner has it, or one the whole store. Afterwards `is_kept` says whether the
-        shard is still as this hold wrote it last, so that what is in memory holds. Raises StoreRefused for another layout."""
+        """Become the owner in a generation; False where a newer or another owner has it, or one the whole store. Afterwards
+        `is_kept` says whether the shard is still as this hold wrote it last, so that what is in memory holds. Raises StoreRefused
+        for another layout."""
         args = [
             LAYOUT, self.member.cluster, self.member.group, generation, self.member.name,
             int(SHARD_SILENT_SECONDS), int(OWNER_SILENT_SECONDS),
