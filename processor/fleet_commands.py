@@ -15,6 +15,7 @@ from processor.__main__ import (
     explain_failure,
     gather_settings,
 )
+from processor.inventory_commands import GivenPlan, choose_aws_inventory, open_plan
 from processor.saying import warn
 from processor.source_options import SourceOrder, choose_endpoint, choose_streams
 from processor.topic_commands import choose_brokers, gather_brokers
@@ -62,6 +63,7 @@ def take_connection(options: dict[str, Any]) -> dict[str, Any]:
 @choose_endpoint
 @click.option("--once", is_flag=True, help="End when all files are read and sent, by this intake or another.")
 @choose_inventory
+@choose_aws_inventory
 @choose_settings
 @choose_brokers
 @choose_process
@@ -74,6 +76,7 @@ def intake(
     once: bool,
     inventories: Sequence[str],
     organizations: Sequence[str],
+    inventory_plan: GivenPlan | None,
     url: str,
     host: str | None,
     port: int | None,
@@ -83,7 +86,8 @@ def intake(
     """Read sources, and write what was done to Kafka for the ledgers.
 
     Start as many as you like, all with the same sources: each file and each shard of a stream is read by one of them at a time.
-    With --inventory it writes the grants to Kafka, too. Serves /metrics, /healthz and /readyz.
+    With --inventory it writes the grants to Kafka, too; with --inventory-from aws one of them does, and another when that one
+    ends. Serves /metrics, /healthz and /readyz.
     """
     from processor.batch import read_inventories
     from processor.intake_run import run_intake
@@ -100,6 +104,7 @@ def intake(
     inventory = read_inventories(inventories, organizations, warn)
     order = IntakeOrder(brokers, prefix, url, tuple(paths), settings, inventory, once, names=(*streams, *queues))
     order.inventory_time = find_inventory_time(inventories)
+    order.plan = open_plan(inventory_plan, tuple(organizations))
 
     async def run_here() -> int:
         order.feeds = await sources.open(settings, warn)

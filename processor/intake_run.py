@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from processor.core.catalogue import Catalogue
 from processor.core.intake import Intake
@@ -10,18 +11,18 @@ from processor.core.tally import Tally
 from processor.intake_runner import IntakeOrder, IntakeRunner
 from processor.ledger_run import BROKER_WAIT_SECONDS, STOP_SECONDS, wait_for_brokers
 from processor.opening import build_actions, load_loops
+from processor.sending import NoteChanges, ignore_changes
 from processor.shell.brokers import BrokerError, StalledError
 from processor.shell.grants import date_grants, pack_grants, unpack_grants, write_inventory_times
 from processor.shell.http import Server
 from processor.shell.kafka import IntakeLog
 from processor.shell.metrics import PipelineCollector, make_registry, render_pipeline
 from processor.shell.modes import enter_kafka_mode
-from processor.shell.published_grants import PublishedGrants
+from processor.shell.published_grants import PublishedGrants, encode_names, encode_principal
 from processor.shell.redis import Store
 from processor.shell.tables import load_catalogue
 from processor.stopping import Warn, end_in_time, start_again
 from topics import grants, uses
-from topics.contract import SHARDS
 
 STALLED_SECONDS = 300.0
 """Longer than any step may take: a Kafka that does not answer is noticed after half of it."""
@@ -79,10 +80,19 @@ async def _read_sources(order: IntakeOrder, store: Store, tally: Tally, warn: Wa
         catalogue = load_catalogue()
         actions, scope = build_actions(catalogue), order.settings.scope
         intake = Intake(actions, scope, published.known, tally, seed=secrets.randbits(64))
-        runner = IntakeRunner(order, store, log, intake, catalogue.names, warn)
-        beside = [
-            asyncio.ensure_future(each) for each in (_follow(log, published, warn), order.pulse.watch(STALLED_SECONDS))
-        ]
+        works: list[Coroutine[Any, Any, None]] = [_follow(log, published, warn), order.pulse.watch(STALLED_SECONDS)]
+        note_changes: NoteChanges = ignore_changes
+        if order.plan is not None:
+            from processor.fleet_inventory import FleetInventory  # with it AWS' client is loaded
+
+            fresh = FleetInventory(
+                order.plan, store, log, published, catalogue, order.health, warn, order.clock, order.settings.logging
+            )
+            intake.watch(fresh.changes.table)
+            note_changes = fresh.changes.put
+            works.append(fresh.run())
+        beside = [asyncio.ensure_future(each) for each in works]
+        runner = IntakeRunner(order, store, log, intake, catalogue.names, warn, note_changes)
         running = asyncio.ensure_future(runner.run(stopping))
         try:
             await asyncio.wait((running, *beside), return_when=asyncio.FIRST_COMPLETED)
@@ -92,7 +102,7 @@ async def _read_sources(order: IntakeOrder, store: Store, tally: Tally, warn: Wa
         finally:
             for each in (*beside, running):
                 each.cancel()
-            await asyncio.wait((running,), timeout=STOP_SECONDS)
+            await asyncio.wait((running, *beside), timeout=STOP_SECONDS)
     finally:
         await log.stop()
 
@@ -121,11 +131,7 @@ def write_inventory(
     if not order.inventory:
         return
     now = int(order.clock())
-    names = grants.encode_catalogue(catalogue.names)
-    key = grants.catalogue_key(catalogue.version)
-    for shard in range(SHARDS):
-        if (shard, catalogue.version) not in published.catalogues:
-            yield shard, key, names
+    yield from encode_names(published, catalogue)
     accounts = {found.account_id for found in order.inventory.values()}
     for name, before in published.packed.items():
         if before.account_id in accounts and int.from_bytes(name, "big") not in order.inventory:
@@ -138,9 +144,4 @@ def write_inventory(
             known = unpack_grants(earlier.packed, {})
         packed = pack_grants(date_grants(found, known, now), catalogue.version)
         if earlier is None or earlier.packed != packed:
-            value = grants.PrincipalGrants(
-                as_of=now, arn=found.arn, unique_id=found.unique_id or None, account_id=found.account_id,
-                kind=found.kind,  # type: ignore[arg-type]  # an inventory has roles and users
-                catalogue=catalogue.version, packed=packed,
-            )  # fmt: skip
-            yield grants.TOPIC.partition_of(name), name, grants.CODEC.encode(value)
+            yield encode_principal(name, found, catalogue, packed, now)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from xxhash import xxh3_128_digest
 
@@ -17,7 +17,7 @@ from processor.leased_feeds import LeasedFeeds
 from processor.leased_files import LeasedFiles
 from processor.opening import RejectLog
 from processor.rejecting import FUTURE_SECONDS_MAX, RejectRatio
-from processor.sending import Sender, Sent, UsesLog
+from processor.sending import NoteChanges, Sender, Sent, UsesLog, ignore_changes
 from processor.settings import Settings
 from processor.shell.brokers import BrokerError, BrokerSettings
 from processor.shell.feeds import Feed, OpenFeed, Slice
@@ -29,6 +29,9 @@ from processor.shell.sharing import Shared
 from processor.stopping import Pulse, Warn
 from topics.uses import Mark
 
+if TYPE_CHECKING:
+    from processor.shell.scans import InventoryPlan
+
 MARK_SECONDS = 5.0
 FEED = xxh3_128_digest(b"feed\0default")
 """All intakes of a store are one source of marks: each says how far all that they read together is read."""
@@ -37,7 +40,7 @@ FEED = xxh3_128_digest(b"feed\0default")
 @dataclass(slots=True)
 class IntakeOrder:
     """What `intake` was asked for. `clock` gives seconds since 1970. `once`: end when all is read and sent. `feeds` are read
-    beside the paths, by the `names` that were given."""
+    beside the paths, by the `names` that were given. `plan`: an inventory that is kept fresh from AWS."""
 
     brokers: BrokerSettings
     prefix: str
@@ -49,6 +52,7 @@ class IntakeOrder:
     feeds: tuple[OpenFeed, ...] = ()
     names: tuple[str, ...] = ()
     inventory_time: int | None = None
+    plan: "InventoryPlan | None" = None
     clock: Callable[[], float] = time.time
     health: Health = field(default_factory=Health)
     pulse: Pulse = field(default_factory=Pulse)
@@ -70,7 +74,14 @@ class IntakeRunner:
     """The loop of one intake: rounds over its sources, marks, leases."""
 
     def __init__(
-        self, order: IntakeOrder, store: Store, log: Log, intake: Intake, names: Sequence[str], warn: Warn
+        self,
+        order: IntakeOrder,
+        store: Store,
+        log: Log,
+        intake: Intake,
+        names: Sequence[str],
+        warn: Warn,
+        note_changes: NoteChanges = ignore_changes,
     ) -> None:
         self._order = order
         self._store = store
@@ -79,7 +90,9 @@ class IntakeRunner:
         self._leases = Leases(store)
         self._rejects = RejectLog()
         self._ratio = RejectRatio(order.settings.run.reject_ratio_max)
-        self._sender = Sender(intake, UsesWriter(names), self._leases, log, self._note_rejects, self._note_sent)
+        self._sender = Sender(
+            intake, UsesWriter(names), self._leases, log, self._note_rejects, self._note_sent, note_changes
+        )
         self._open_sources()
         self._feeds: LeasedFeeds | None = None
         self._marked_at = 0.0

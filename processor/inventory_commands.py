@@ -122,17 +122,25 @@ GivenPlan = tuple[tuple[str, ...], bool, str, str | None, int, tuple[bool, tuple
 def start_plan(
     given: GivenPlan | None, organizations: tuple[str, ...], explicit: Container[str] = ()
 ) -> "StartInventory | None":
-    """What starts the inventory that was asked for, after a look whether AWS lets us read it; settings say what the `explicit`
-    accounts log. Raises AwsError."""
-    if given is None:
+    """What starts the inventory that was asked for; settings say what the `explicit` accounts log. Raises as `open_plan`."""
+    plan = open_plan(given, organizations)
+    if plan is None:
         return None
     from processor.live_inventory import plan_inventory
+
+    return plan_inventory(plan, explicit)
+
+
+def open_plan(given: GivenPlan | None, organizations: tuple[str, ...]) -> "InventoryPlan | None":
+    """The plan that was asked for, after a look whether AWS lets us read it. Raises AwsError, OrganizationError."""
+    if given is None:
+        return None
     from processor.shell.scans import probe
     from processor.shell.tables import load_catalogue
 
     plan = build_plan(*given, organizations=organizations)
     asyncio.run(probe(plan, load_catalogue()))
-    return plan_inventory(plan, explicit)
+    return plan
 
 
 def build_plan(

@@ -18,7 +18,7 @@ from processor.shell.brokers import BrokerError, BrokerSettings, StalledError, c
 from processor.shell.grants import write_catalogue
 from processor.shell.holds import Member
 from processor.shell.http import Server
-from processor.shell.inventory_store import read_inventory_times
+from processor.shell.inventory_store import AccountsRead, read_accounts
 from processor.shell.kafka import LedgerLog
 from processor.shell.metrics import Health, PipelineCollector, make_registry, render_pipeline
 from processor.shell.modes import enter_kafka_mode
@@ -155,7 +155,7 @@ async def _own_shards(
     parts = ShardParts(catalogue, order.settings, order.clock, warn, {}, watching)
     shards = Shards(store, Member(cluster, order.group, store.member), parts, log)
     shards.telling.pusher, order.health.alerted = order.pusher, shards.telling.counts
-    ledgers = Ledgers(order, shards, log, warn, partial(read_inventory_times, store))
+    ledgers = Ledgers(order, shards, log, warn, partial(read_accounts, store))
     running[:] = [ledgers]
     try:
         await ledgers.run(stopping)
@@ -172,13 +172,13 @@ class Ledgers:
         shards: Shards,
         log: LedgerLog,
         warn: Callable[[str], None],
-        read_times: Callable[[], Awaitable[dict[str, int]]],
+        read_accounts: Callable[[], Awaitable[AccountsRead]],
     ) -> None:
         self.shards = shards
         self._order = order
         self._log = log
         self._warn = warn
-        self._read_times = read_times
+        self._read_accounts = read_accounts
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._moved_at = order.clock()
         self._seen = (0, 0)
@@ -204,7 +204,7 @@ class Ledgers:
         await app.start()
         tasks: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(each)
-            for each in (self._tick(), self._look(app), self._read_grants(), self._follow_inventory_times())
+            for each in (self._tick(), self._look(app), self._read_grants(), self._follow_accounts())
         ]
         stop: asyncio.Future[Any] = asyncio.ensure_future(stopping.wait())
         try:
@@ -232,6 +232,7 @@ class Ledgers:
             owned = self.shards.owned.values()
             health.waiting = False
             health.shards, health.shards_lost = len(owned), self.shards.lost
+            health.shards_untold = sum(not shard.is_told for shard in owned)
             health.as_of = min((shard.tracker.as_of for shard in owned), default=0)
             health.flushed_at = min((shard.flushed_at for shard in owned), default=0.0)
             health.principals = sum(len(shard.tracker) for shard in owned)
@@ -242,9 +243,11 @@ class Ledgers:
             collecting.settle()
             await asyncio.sleep(min(0.05, run.flush_seconds / 2))
 
-    async def _follow_inventory_times(self) -> None:
+    async def _follow_accounts(self) -> None:
         while True:
-            self.shards.telling.watch_text.inventoried = await self._read_times()
+            found = await self._read_accounts()
+            self.shards.telling.watch_text.inventoried = found.times
+            self.shards.parts.take_read(found.logging, found.held, self.shards.owned.values())
             await asyncio.sleep(INVENTORY_SECONDS)
 
     async def _read_grants(self) -> None:

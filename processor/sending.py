@@ -50,6 +50,14 @@ class _Group:
     rows: int = 0
 
 
+NoteChanges = Callable[[Sequence[bytes]], Awaitable[None]]
+"""Told of the records that changed what somebody may do, before they are stored as sent."""
+
+
+async def ignore_changes(records: Sequence[bytes]) -> None:
+    """Where nobody reads what may be done from AWS."""
+
+
 class Sender:
     """Sends one intake's groups. `note_rejects` is told of what was rejected, before it is counted as stored; `note_sent` of what
     is stored."""
@@ -62,6 +70,7 @@ class Sender:
         log: UsesLog,
         note_rejects: Callable[[list[Rejected]], None],
         note_sent: Callable[[Sent], None] = lambda sent: None,
+        note_changes: NoteChanges = ignore_changes,
     ) -> None:
         self.intake = intake
         self._writer = writer
@@ -69,6 +78,7 @@ class Sender:
         self._log = log
         self._note_rejects = note_rejects
         self._note_sent = note_sent
+        self._note_changes = note_changes
         self._group = _Group()
         self._sent: dict[bytes, bytes] = {}
         self._sending: asyncio.Future[None] | None = None
@@ -113,6 +123,7 @@ class Sender:
             for message in self._writer.write(uses, group.slices)
         ]
         rejects, self.intake.rejects = self.intake.rejects, []
+        changes, self.intake.changes = self.intake.changes, []
         self._note_rejects(rejects)
         counted = count_now(self.intake.tally)
         await self.settle()
@@ -120,6 +131,7 @@ class Sender:
         async def finish() -> None:
             await self._send_all(messages)
             await self._log.reject(rejects)
+            await self._note_changes(changes)
             moves = list(group.moves.values())
             await self._leases.advance(moves, counted)
             self._note_sent(Sent(moves, group.receipts))
@@ -154,4 +166,5 @@ class Sender:
             await asyncio.wait((sending,))
         self._group = _Group()
         self._sent = {}
+        self.intake.changes.clear()
         await self._leases.restart(self.intake.tally)

@@ -6,7 +6,7 @@ metrics and topic `gap-changes` follow what is stored, never what is only in mem
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct as Packer
 
 import msgspec
@@ -15,6 +15,7 @@ from processor.alerting import Message as AlertMessage
 from processor.alerting import ShardAlerts
 from processor.core.catalogue import Catalogue
 from processor.core.fleet import Coverage, Fleet
+from processor.core.gap import Logging
 from processor.core.gap_changes import Written, write_all, write_changes
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
@@ -44,7 +45,16 @@ _POSITION = Packer(">BI")
 @dataclass(frozen=True, slots=True)
 class ShardParts:
     """What all shards of a process have in common. `clock` gives seconds since 1970; `observed` are the actions that were used
-    in each account, by whomever; `watching` says which first uses are news."""
+    in each account, by whomever; `watching` says which first uses are news; `logging` is what accounts were found to log, `held`
+    since when some cannot be read: `take_read` changes both."""
+
+    def take_read(self, logging: Mapping[str, Logging], held: Mapping[str, int], shards: "Iterable[Shard]") -> None:
+        """Take in what was read of accounts, for these shards and for those that are loaded from now on."""
+        for mine, found in ((self.logging, logging), (self.held, held)):
+            mine.clear()
+            mine.update(found)  # type: ignore[arg-type]  # each with its own kind
+        for shard in shards:
+            shard.take_read()
 
     catalogue: Catalogue
     settings: Settings
@@ -52,6 +62,8 @@ class ShardParts:
     warn: Callable[[str], None]
     observed: dict[str, int]
     watching: Watching = NOT_WATCHING
+    logging: dict[str, Logging] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
 
 
 class Shard:
@@ -109,8 +121,9 @@ class Shard:
         parts, settings = self._parts, self._parts.settings
         fleet = Fleet(
             parts.catalogue, settings.gap_windows, self.ledger.principals, self.inventory, self._find_coverage(),
-            settings.logging_by_account, settings.scope,
+            {**parts.logging, **settings.logging_by_account}, settings.scope,
         )  # fmt: skip
+        fleet.held = dict(parts.held)
         self.tracker = Tracker(fleet, self.ledger.principals.values(), self._as_of, parts.watching, keep_before=True)
         self.watch = Watch(fleet, self.ledger.principals.values(), parts.watching, int(parts.clock()))
         self._watching = parts.watching
@@ -119,6 +132,13 @@ class Shard:
             if new:
                 self.tracker.found_observable.append((account_id, new))
         self.note_observed(parts.observed)
+
+    def take_read(self) -> None:
+        """Take in what was read of accounts since the shard was loaded; what the settings say counts more."""
+        for account_id, logging in self._parts.logging.items():
+            if account_id not in self._parts.settings.logging_by_account:
+                self.tracker.set_logging(account_id, logging)
+        self.tracker.hold(self._parts.held)
 
     def _find_coverage(self) -> Coverage:
         number = self.hold.number
@@ -309,6 +329,11 @@ class Shard:
             self._watching = watching
             self.tracker.rewatch(watching)
             self.watch.rewatch(watching, self.ledger.principals.values())
+
+    @property
+    def is_told(self) -> bool:
+        """Whether all that has moved was given to be told."""
+        return not self.untold and not self.tracker.before
 
     def note_alerted(self, messages: Iterable[AlertMessage]) -> None:
         """These alerts were acknowledged: the next flush says so."""

@@ -57,7 +57,7 @@ class Shards:
     def __init__(self, store: Store, member: Member, parts: ShardParts, broker: Broker) -> None:
         self._store = store
         self._member = member
-        self._parts = parts
+        self.parts = parts
         self._broker = broker
         self._owned: dict[int, Shard] = {}
         self._wanted: dict[int, int] = {}
@@ -91,7 +91,7 @@ class Shards:
         try:
             await asyncio.wait_for(claim_all(), CALLBACK_SECONDS_MAX)
         except (TimeoutError, BrokerError):
-            self._parts.warn("Redis or Kafka does not answer: shards stay unclaimed until it does")
+            self.parts.warn("Redis or Kafka does not answer: shards stay unclaimed until it does")
         await self._follow_grants()
         return offsets
 
@@ -101,7 +101,7 @@ class Shards:
             generation = self._wanted.get(number)
             if generation is None:
                 return None
-            shard = self._owned.get(number) or Shard(ShardHold(self._store, number, self._member), self._parts)
+            shard = self._owned.get(number) or Shard(ShardHold(self._store, number, self._member), self.parts)
             async with shard.lock:
                 if not await shard.hold.claim(generation):
                     self._forget(number)
@@ -154,13 +154,13 @@ class Shards:
 
     async def tick(self) -> None:
         """What is due: flushes, lapses, checks of quiet shards, claims that had to wait."""
-        now = self._parts.clock()
+        now = self.parts.clock()
         await self._claim_late(self._wanted.keys() - self._owned.keys())
         check = now - self._checked_at >= CHECK_SECONDS
         if check:
             self._checked_at = now
             await check_mode(self._store)
-        wait = FLUSH_SECONDS_BEHIND if self.is_behind else self._parts.settings.run.flush_seconds
+        wait = FLUSH_SECONDS_BEHIND if self.is_behind else self.parts.settings.run.flush_seconds
         for shard in list(self._owned.values()):
             due = shard.dirty_since is not None and now - shard.dirty_since >= wait
             if due or now - shard.flushed_at >= RENEW_SECONDS or now < shard.flushed_at:
@@ -184,7 +184,7 @@ class Shards:
         await self._follow_grants()
 
     async def _flush_one(self, shard: Shard) -> None:
-        tell = not self.is_behind or self._parts.clock() - shard.told_at >= TELL_SECONDS_BEHIND
+        tell = not self.is_behind or self.parts.clock() - shard.told_at >= TELL_SECONDS_BEHIND
         await self._on_shard(shard, partial(shard.flush, tell=tell))
 
     async def _check_one(self, shard: Shard) -> None:
@@ -205,7 +205,7 @@ class Shards:
                 flushes = shard.hold.flushes
         except StoreLost as error:
             self.lost += 1
-            self._parts.warn(f"{shard.hold.where}: {error}")
+            self.parts.warn(f"{shard.hold.where}: {error}")
             self._forget(number)
             await self._claim_late((number,))
             return
@@ -218,7 +218,7 @@ class Shards:
             if messages:
                 await asyncio.wait_for(self._broker.publish(shard.hold.number, messages), CALLBACK_SECONDS_MAX)
         except (TimeoutError, BrokerError) as error:
-            self._parts.warn(f"topic gap-changes: {error or 'no answer'}; what moved is told later")
+            self.parts.warn(f"topic gap-changes: {error or 'no answer'}; what moved is told later")
             shard.untold = True
             return
         shard.told = max(shard.told, flushes)
@@ -247,7 +247,7 @@ class Shards:
         try:
             await asyncio.wait_for(flush_all(), CALLBACK_SECONDS_MAX)
         except TimeoutError:
-            self._parts.warn("Redis or Kafka does not answer: what is not stored yet is read again by the next owner")
+            self.parts.warn("Redis or Kafka does not answer: what is not stored yet is read again by the next owner")
         finally:
             for shard in given:
                 self._wanted.pop(shard.hold.number, None)
@@ -268,4 +268,4 @@ class Shards:
                 else:
                     await shard.state.flush(shard.describe())
         except StoreError as error:
-            self._parts.warn(f"{shard.hold.where}: {error}")
+            self.parts.warn(f"{shard.hold.where}: {error}")

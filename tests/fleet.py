@@ -226,8 +226,8 @@ class Fleet:
             # A mark of after now, applied by every shard: all that was there now was applied before it.
             as_of = min([each.get("gapwatch_as_of_timestamp_seconds", 0) for each in [*ledgers, *intakes]])
             state = f"{shards:.0f} shards owned, {lag:.0f} messages behind, as of {since - as_of:.0f} s before"
-            if shards == 64 and lag == 0 and as_of > since:
-                time.sleep(3)  # for what is told behind the last flush
+            untold = sum(each.get("gapwatch_shards_untold", 1) for each in ledgers)
+            if shards == 64 and lag == untold == 0 and as_of > since:
                 return
             time.sleep(0.5)
         raise FleetFailure(f"not drained after {seconds_max:.0f} s: {state}\n{self.describe()}")

@@ -7,6 +7,7 @@ P:{N}:g        as shell/grants.py has it
 
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -101,10 +102,19 @@ def write_settled(
     return commands
 
 
-async def read_inventory_times(store: Store) -> dict[str, int]:
-    """When each account's inventory was taken whole, from a file or from AWS, in seconds since 1970."""
-    times = await load_inventory_times(store)
-    for account_id, status in (await load_statuses(store)).items():
+class AccountsRead(NamedTuple):
+    """What is known of accounts: when the inventory of each was taken whole, from a file or from AWS (seconds since 1970), what it
+    was found to log, and as of when it is held because it cannot be read."""
+
+    times: dict[str, int]
+    logging: dict[str, Logging]
+    held: dict[str, int]
+
+
+async def read_accounts(store: Store) -> AccountsRead:
+    """All that the store knows of accounts by reading them."""
+    times, statuses = await load_inventory_times(store), await load_statuses(store)
+    for account_id, status in statuses.items():
         if status.read:
             times[account_id] = max(status.read, times.get(account_id, 0))
-    return times
+    return AccountsRead(times, await load_logging(store), find_held(statuses))

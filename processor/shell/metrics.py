@@ -94,6 +94,9 @@ CATALOGUE = (
     MetricRow("gapwatch_principals", "gauge", (), "Principals that are known, by inventory or by use."),
     MetricRow("gapwatch_shards", "gauge", (), "Shards that this process owns; 64 where it holds a whole store."),
     MetricRow("gapwatch_shards_lost_total", "counter", (), "Shards that were lost to another owner or an older Redis."),
+    MetricRow(
+        "gapwatch_shards_untold", "gauge", (), "Shards whose gaps have moved, and topic gap-changes does not say so yet."
+    ),
     MetricRow("gapwatch_log_lag_messages", "gauge", (), "Messages of topic uses that own shards have not yet applied."),
     MetricRow("gapwatch_store_waiting", "gauge", (), "1 while the store is away or full and progress waits for it."),
     MetricRow("gapwatch_inventory_failed", "gauge", ("account",), "1 while an account cannot be read: its verdicts are frozen."),
@@ -153,6 +156,7 @@ class Health:
     first_uses_evicted: int = 0
     shards: int = 0
     shards_lost: int = 0
+    shards_untold: int = 0
     log_lag: int = 0
     first_uses_lost: int = 0
     pushed: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0})
@@ -190,6 +194,7 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_principals", health.principals)
         yield _plain("gapwatch_shards", health.shards)
         yield _plain("gapwatch_shards_lost_total", health.shards_lost)
+        yield _plain("gapwatch_shards_untold", health.shards_untold)
         yield _plain("gapwatch_log_lag_messages", health.log_lag)
         yield _plain("gapwatch_store_waiting", int(health.waiting))
         yield from list_feeds(health.feeds)
