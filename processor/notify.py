@@ -15,6 +15,7 @@ from processor.core.board import FleetQuery
 from processor.core.notices import DIGEST_ROWS, Notice, Pacer, Standing, build_digest, find_notice, pick_new
 from processor.page.reading import Look, take_steps
 from processor.settings import NotifySettings
+from processor.shell.channel_metrics import ChannelHealth
 from processor.shell.channels import Channel, ChannelError, open_channels
 from processor.shell.redis import Store
 
@@ -49,11 +50,13 @@ class Teller:
         self._unsaved: set[str] = set()
         self._pending: dict[str, Notice] = {}
         self._wrong = ""
+        self.health = ChannelHealth(channel.name)
 
     def forget(self) -> None:
         """Ask the store again what was told: another process may have."""
         self._told = None
         self._pending.clear()
+        self.health.waiting, self.health.failing = 0, False
 
     def has_told(self, notice: Notice) -> bool:
         """Whether it was sent, and the store knows."""
@@ -68,6 +71,7 @@ class Teller:
         for notice in pick_new(notices, self._told):
             if len(self._pending) < PENDING_MAX:
                 self._pending.setdefault(notice.id, notice)
+        self.health.waiting = len(self._pending)
         if not self._pending or not self._pacer.is_due(now):
             return
         new = list(self._pending.values())
@@ -75,11 +79,15 @@ class Teller:
             await self._channel.send(new, self._page_url)
         except ChannelError as error:
             self._pacer.note_failed(now, error.retry_seconds)
+            self.health.counts["failed"] += 1
+            self.health.failing = True
             if str(error) != self._wrong:
                 self._wrong = str(error)
                 self._warn(f"cannot notify by {self._channel.name}: {error}; trying again")
             return
         self._wrong = ""
+        self.health.counts["sent"] += 1
+        self.health.failing, self.health.waiting = False, 0
         self._pacer.note_sent(now)
         self._told.update((notice.id, int(now)) for notice in new)
         self._unsaved.update(notice.id for notice in new)
@@ -134,13 +142,13 @@ async def make_digest(look: Look, now: float) -> Notice | None:
 @asynccontextmanager
 async def notify_people(
     settings: NotifySettings, look: Look, store: Store, clock: Callable[[], float], warn: Warn
-) -> AsyncIterator[None]:
-    """Tell people while the block runs. Does nothing where no channel is set. Raises SettingsError."""
+) -> AsyncIterator[list[ChannelHealth]]:
+    """Tell people while the block runs; how each channel does. Does nothing where none is set. Raises SettingsError."""
     async with open_channels(settings) as channels:
         tellers = [Teller(channel, store, settings, warn) for channel in channels]
         tasks = [asyncio.create_task(_keep_telling(teller, settings, look, clock, warn)) for teller in tellers]
         try:
-            yield
+            yield [teller.health for teller in tellers]
         finally:
             for task in tasks:
                 task.cancel()

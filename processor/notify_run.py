@@ -22,8 +22,12 @@ from processor.page_run import FleetReading, StoreAway, read_aside
 from processor.settings import NotifySettings, Settings, SettingsError
 from processor.shell.alerts_reader import AlertsReader
 from processor.shell.brokers import BrokerError, BrokerSettings
+from processor.shell.channel_metrics import ChannelCollector, ChannelHealth, render_channels
 from processor.shell.channels import check_channels, open_channels
+from processor.shell.http import Server
+from processor.shell.metrics import describe_build
 from processor.shell.redis import Store
+from processor.shell.tables import load_catalogue
 from processor.stopping import Warn, end_in_time
 from topics import alerts
 from topics.alerts import Alert
@@ -35,7 +39,8 @@ DIGEST_SECONDS = 600.0
 
 @dataclass(slots=True)
 class NotifyOrder:
-    """What `notify` was asked for. `clock` gives seconds since 1970."""
+    """What `notify` was asked for. `clock` gives seconds since 1970; `why_not` says why it is not ready, empty where it is: it
+    tells, or stands by."""
 
     brokers: BrokerSettings
     prefix: str
@@ -43,6 +48,7 @@ class NotifyOrder:
     url: str
     settings: Settings
     clock: Callable[[], float] = time.time
+    why_not: str = "waiting for Kafka"
 
 
 @dataclass(slots=True)
@@ -66,12 +72,26 @@ class Waiting:
         return min(self.notices, default=self.read_to)
 
 
-async def run_notify(order: NotifyOrder, warn: Warn, stopping: asyncio.Event) -> int:
+async def run_notify(order: NotifyOrder, warn: Warn, started: Callable[[str], None], stopping: asyncio.Event) -> int:
     """Run until `stopping` is set. Raises SettingsError where there is nobody to tell."""
     settings = order.settings.notify
     if not (settings.webhook_url_file or settings.sns_topic_arn):
         raise SettingsError("there is nobody to tell: give [notify] webhook_url_file or sns_topic_arn in --config")
     check_channels(settings)
+    health: list[ChannelHealth] = []
+    version = load_catalogue().version
+    collector = ChannelCollector(lambda: health, lambda: describe_build(version))
+    server = Server(lambda: [render_channels(collector)], lambda: order.why_not or None, {})
+    await server.start(order.settings.run.host, order.settings.run.port)
+    started(server.url)
+    try:
+        return await _tell_all(order, warn, health, stopping)
+    finally:
+        await server.stop()
+
+
+async def _tell_all(order: NotifyOrder, warn: Warn, health: list[ChannelHealth], stopping: asyncio.Event) -> int:
+    settings = order.settings.notify
     topic = alerts.TOPIC.full_name(order.prefix)
     if not await wait_for_brokers(order.brokers, topic, stopping, warn, alerts.TOPIC.partitions):
         return 0
@@ -79,6 +99,7 @@ async def run_notify(order: NotifyOrder, warn: Warn, stopping: asyncio.Event) ->
     try:
         async with open_channels(settings) as channels:
             tellers = [Teller(channel, store, settings, warn) for channel in channels]
+            health[:] = [teller.health for teller in tellers]
             telling = asyncio.ensure_future(_tell_on(order, store, tellers, warn, stopping))
             await end_in_time(telling, stopping, warn)
     finally:
@@ -94,11 +115,12 @@ async def _tell_on(
         reader = AlertsReader(order.brokers, alerts.TOPIC.full_name(order.prefix), order.group)
         try:
             await reader.start()
+            order.why_not = ""
             await _read_on(order, store, reader, tellers, warn, stopping)
         except BrokerError as error:
             if str(error) != told:
                 warn(f"{error}; trying again")
-            told = str(error)
+            told = order.why_not = str(error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), BROKER_WAIT_SECONDS)
         finally:

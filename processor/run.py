@@ -87,7 +87,8 @@ async def hold_once(
         async with store.beating():
             await runner.load()
         held.runner = runner
-        async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn):
+        async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn) as channels:
+            health.channels = channels
             await runner.follow(stopping, flush_seconds)
     finally:
         if runner.live is not None:

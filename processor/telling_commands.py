@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from processor.__main__ import choose_place, choose_store, explain_failure, gather_settings
-from processor.fleet_commands import end_at_once, take_connection
+from processor.fleet_commands import choose_process, end_at_once, take_connection
 from processor.saying import warn
 from processor.topic_commands import choose_brokers, gather_brokers
 
@@ -57,29 +57,24 @@ def page(
     help="The consumer group of those that tell: one of them does, the others stand by.",
 )
 @click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Settings (TOML), with [notify].")
-@click.option(
-    "--redis",
-    "url",
-    envvar="GAPWATCH_REDIS",
-    required=True,
-    metavar="URL",
-    help="The store: redis://, rediss:// (TLS), unix://.",
-)
 @choose_brokers
+@choose_process
 @end_at_once
 @explain_failure
-def notify(group: str, config: str | None, url: str, prefix: str, **options: Any) -> int:
+def notify(
+    group: str, config: str | None, url: str, host: str | None, port: int | None, prefix: str, **options: Any
+) -> int:
     """Tell people by webhook or SNS what topic alerts says, as [notify] in --config has it.
 
-    What is told by all of a fleet comes as one message at most so often, each thing once.
+    What is told by all of a fleet comes as one message at most so often, each thing once. Serves /metrics, /healthz and /readyz.
     """
     from processor.notify_run import NotifyOrder, run_notify
     from processor.stopping import stop_on_signals
 
     brokers = gather_brokers(**take_connection(options))
-    order = NotifyOrder(brokers, prefix, group, url, gather_settings(config))
+    order = NotifyOrder(brokers, prefix, group, url, gather_settings(config, run={"host": host, "port": port}))
 
     async def run_here() -> int:
-        return await run_notify(order, warn, stop_on_signals())
+        return await run_notify(order, warn, lambda at: warn(f"serving {at}/metrics"), stop_on_signals())
 
     return asyncio.run(run_here())

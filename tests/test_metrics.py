@@ -33,6 +33,7 @@ from processor.core.principals import Principal
 from processor.core.sessions import DENIED, SUCCEEDED, key_of, shard_of
 from processor.core.tracker import Tracker
 from processor.core.watch import Watch, Watching
+from processor.shell.channel_metrics import ChannelHealth
 from processor.shell.feeds import FeedHealth
 from processor.shell.gap_text import FirstUsesText, GapText
 from processor.shell.http import Server
@@ -140,6 +141,7 @@ def make_full_scene() -> Scene:
     scene.ledger.tally.count_rejected('odd "reason"\\')
     scene.flush_seconds.observe(0.002)
     kinesis = FeedHealth("kinesis:trail", {("GetRecords", "SlowDown"): 2}, "throttled")
+    scene.health.channels = [ChannelHealth("webhook")]
     scene.health.feeds = [kinesis, FeedHealth("reconcile:logs", compared={"missed": 3}, compared_until=NOW)]
     scene.health.inventory = {
         ACCOUNT: AccountStatus(NOW - 9, NOW),

@@ -363,11 +363,15 @@ def test_many_at_once_are_one_message_and_a_receiver_that_fails_loses_none(
     with Running(*args, "--redis", store.url) as running:
         running.wait_ready()
         running.wait_classes(use=22)
+        notified = "gapwatch_notified_total"
+        assert running.read(notified, channel="webhook") == {"sent": 0, "failed": 0}
         receiver.statuses = [500, 302]
         now = time.time()
         add_lines(trail, [risky(70, now), risky(71, now, "CreateLoginProfile"), risky(72, now, "PutRolePolicy")])
         wait_for(lambda: len(receiver.posts) == 1, 15)
         assert receiver.tries == 3
+        wait_for(lambda: running.read(notified, channel="webhook") == {"sent": 1, "failed": 2}, 5)
+        assert running.read("gapwatch_notify_failing") == {"webhook": 0}
         for action in ("CreateAccessKey", "CreateLoginProfile", "PutRolePolicy"):
             assert receiver.text.count(f"iam:{action} ") == 1
         add_lines(trail, [risky(73, time.time(), "PutUserPolicy")])

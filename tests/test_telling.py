@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -163,7 +164,7 @@ class Scene:
             self.fleet.add("ledger", "--config", self.config, *watching)
         self.fleet.wait_until_drained()
         reach = ("--brokers", self.fleet.kafka.address, "--redis", self.fleet.redis.url)
-        self.notify, self.standby = (Command("notify", *reach, "--config", self.config) for _ in range(2))
+        self.notify, self.standby = (Command("notify", *reach, "--config", self.config, "--port", 0) for _ in range(2))
         self.page = Command(
             "page", "--redis", self.fleet.redis.url, "--port", 0, "--every", 1, "--token-file", folder / "token"
         )
@@ -245,6 +246,12 @@ def test_a_fleet_tells_people(
         scene.check_metrics()
         scene.check_page()
         scene.crash()
+        served_at = scene.standby.find_url()
+        assert get(served_at.replace("/metrics", "/readyz"))[0] == 200
+        served = get(served_at)[1]
+        assert re.search(r'^gapwatch_notified_total{channel="webhook",outcome="sent"} [1-9]', served, re.MULTILINE), (
+            served
+        )
         assert scene.page.stop() == 0, scene.page.lines
         assert scene.standby.stop() == 0, scene.standby.lines
         check_alerts(asyncio.run(read_alerts(scene.fleet.kafka.address)))

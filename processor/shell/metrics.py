@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from processor.core.tally import CLASSES, Tally
+from processor.shell.channel_metrics import CHANNEL_ROWS, ChannelHealth, list_channels
 from processor.shell.feed_metrics import FEED_ROWS, MetricRow, list_feeds
 from processor.shell.feeds import FeedHealth
 from processor.shell.inventory_store import AccountStatus
@@ -81,6 +82,7 @@ CATALOGUE = (
     MetricRow("gapwatch_exemptions_failed", "gauge", (), "1 while the file of exemptions cannot be used as it now stands."),
     MetricRow("gapwatch_alerts_written_total", "counter", ("outcome",), "Messages of topic alerts: sent, or failed: tried again."),
     MetricRow("gapwatch_pushed_total", "counter", ("outcome",), "Posts to Alertmanager by gapwatch itself: sent or failed."),
+    *CHANNEL_ROWS,
     MetricRow("gapwatch_window_seconds", "gauge", ("window",), "The windows that are kept, and how long they are."),
     MetricRow("gapwatch_records_total", "counter", ("class",), "CloudTrail records read, by what became of them."),
     MetricRow("gapwatch_rejected_total", "counter", ("reason",), "Records that could not be used, by reason."),
@@ -164,6 +166,7 @@ class Health:
     inventory: Mapping[str, AccountStatus] = field(default_factory=dict)
     inventory_changes: int = 0
     exemptions_failed: bool = False
+    channels: list[ChannelHealth] = field(default_factory=list)
     alerted: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0})
 
 
@@ -201,10 +204,16 @@ class PipelineCollector(Collector):
         yield _plain("gapwatch_inventory_changes_total", health.inventory_changes)
         failed = {account: float(bool(found.failed)) for account, found in health.inventory.items()}
         yield _gauge("gapwatch_inventory_failed", "account", failed)
-        row = ROWS["gapwatch_build_info"]
-        info = GaugeMetricFamily(row.name, row.text, labels=row.labels)
-        info.add_metric((find_version(), self._catalogue), 1)
-        yield info
+        yield from list_channels(health.channels)
+        yield describe_build(self._catalogue)
+
+
+def describe_build(catalogue: str) -> Metric:
+    """The family gapwatch_build_info, with the version of a catalogue."""
+    row = ROWS["gapwatch_build_info"]
+    info = GaugeMetricFamily(row.name, row.text, labels=row.labels)
+    info.add_metric((find_version(), catalogue), 1)
+    return info
 
 
 def _counter(name: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
