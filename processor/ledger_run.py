@@ -12,7 +12,7 @@ from processor.collecting import Collecting
 from processor.core.tally import Tally
 from processor.opening import load_loops
 from processor.settings import Settings, SettingsError, dump_settings
-from processor.shard import ShardParts
+from processor.shard_parts import ShardParts
 from processor.shards import CALLBACK_SECONDS_MAX, Shards
 from processor.shell.brokers import BrokerError, BrokerSettings, StalledError, connect_admin
 from processor.shell.grants import write_catalogue
@@ -247,7 +247,9 @@ class Ledgers:
         while True:
             found = await self._read_accounts()
             self.shards.telling.watch_text.inventoried = found.times
-            self.shards.parts.take_read(found.logging, found.held, self.shards.owned.values())
+            self.shards.parts.take_read(found.logging, found.held)
+            for shard in self.shards.owned.values():
+                shard.take_read()
             await asyncio.sleep(INVENTORY_SECONDS)
 
     async def _read_grants(self) -> None:
@@ -279,6 +281,7 @@ class Ledgers:
                 max(0, end - 1 - (owned[number].offset or 0)) if end else 0 for number, (_, end) in bounds.items()
             )
             self.shards.is_behind = health.log_lag > BEHIND_MESSAGES
+            await self.shards.look_at_told()
             seen = (sum(shard.offset or 0 for shard in owned.values()), len(owned))
             if seen != self._seen or not health.log_lag or health.waiting:
                 self._seen, self._moved_at = seen, clock()

@@ -5,17 +5,14 @@ metrics and topic `gap-changes` follow what is stored, never what is only in mem
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from struct import Struct as Packer
 
 import msgspec
 
 from processor.alerting import Message as AlertMessage
 from processor.alerting import ShardAlerts
-from processor.core.catalogue import Catalogue
 from processor.core.fleet import Coverage, Fleet
-from processor.core.gap import Logging
 from processor.core.gap_changes import Written, write_all, write_changes
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
@@ -24,8 +21,8 @@ from processor.core.records import TIME_MAX
 from processor.core.tally import Tally
 from processor.core.tracker import Tracker
 from processor.core.uses_reader import UnreadableUses, UsesReader, cut_applied
-from processor.core.watch import NOT_WATCHING, Watch, Watching
-from processor.settings import Settings
+from processor.core.watch import Watch, Watching
+from processor.shard_parts import ShardParts
 from processor.shell.commands import Command
 from processor.shell.grants import Translator, load_grants, pack_grants, unpack_grants
 from processor.shell.holds import ShardHold
@@ -42,32 +39,9 @@ AHEAD_SECONDS_MAX = 30.0
 _POSITION = Packer(">BI")
 
 
-@dataclass(frozen=True, slots=True)
-class ShardParts:
-    """What all shards of a process have in common. `clock` gives seconds since 1970; `observed` are the actions that were used
-    in each account, by whomever; `watching` says which first uses are news; `logging` is what accounts were found to log, `held`
-    since when some cannot be read: `take_read` changes both."""
-
-    def take_read(self, logging: Mapping[str, Logging], held: Mapping[str, int], shards: "Iterable[Shard]") -> None:
-        """Take in what was read of accounts, for these shards and for those that are loaded from now on."""
-        for mine, found in ((self.logging, logging), (self.held, held)):
-            mine.clear()
-            mine.update(found)  # type: ignore[arg-type]  # each with its own kind
-        for shard in shards:
-            shard.take_read()
-
-    catalogue: Catalogue
-    settings: Settings
-    clock: Callable[[], float]
-    warn: Callable[[str], None]
-    observed: dict[str, int]
-    watching: Watching = NOT_WATCHING
-    logging: dict[str, Logging] = field(default_factory=dict)
-    held: dict[str, int] = field(default_factory=dict)
-
-
 class Shard:
-    """A claimed shard. `offset` is of the last message of `uses` that is applied, `grants_offset` of `grants`."""
+    """A claimed shard. `offset` is of the last message of `uses` that is applied, `grants_offset` of `grants`; `told_to` the one
+    behind the last own message of `gap-changes`, None where none is known, and `telling` how many writings are on their way."""
 
     def __init__(self, hold: ShardHold, parts: ShardParts) -> None:
         self.hold = hold
@@ -79,6 +53,8 @@ class Shard:
         self.flushed_uses = 0
         self.told_at = 0.0
         self._ahead_since: float | None = None
+        self.telling = 0
+        self.told_to: int | None = None
 
     async def load(self) -> None:
         """Take the shard's whole state from the store, in place of what is in memory."""
@@ -103,8 +79,8 @@ class Shard:
         self.hold.is_sound = True
 
     async def _load_place(self) -> None:
-        names = ("offset", "grants_offset", "offset_cluster", "watermarks", "holes", "told", "as_of")
-        ((offset, grants_offset, cluster, watermarks, holes, told, as_of),) = await self.hold.read_many(
+        names = ("offset", "grants_offset", "offset_cluster", "watermarks", "holes", "told", "told_to", "as_of")
+        ((offset, grants_offset, cluster, watermarks, holes, told, told_to, as_of),) = await self.hold.read_many(
             [("HMGET", self.hold.key(b"meta"), *names)]
         )
         same = (cluster or b"").decode() == self.hold.member.cluster
@@ -115,7 +91,8 @@ class Shard:
         self.holes: list[tuple[int, int]] = [tuple(each) for each in msgspec.msgpack.decode(holes)] if holes else []
         self.told = int(told or 0)
         self._as_of = int(as_of or 0)
-        self.untold = self.told != self.hold.flushes
+        self.told_to = int(told_to) if told_to is not None and same else None
+        self.untold = self.told != self.hold.flushes or self._elsewhere
 
     def _build_tracker(self) -> None:
         parts, settings = self._parts, self._parts.settings
@@ -317,6 +294,8 @@ class Shard:
             "grants_offset", self.grants_offset, "watermarks", msgspec.msgpack.encode(self.watermarks),
             "holes", msgspec.msgpack.encode(self.holes), "told", self.told, "as_of", self._as_of,
         )  # fmt: skip
+        if self.told_to is not None:
+            yield ("HSET", self.hold.key(b"meta"), "told_to", self.told_to)
         yield from self.alerts.describe(self.hold.key(b"a"), int(self._parts.clock()))
         place = self.hold.shard_key(self.hold.number, b"g")
         for key, (packed, found) in self._new_grants.items():
@@ -329,6 +308,18 @@ class Shard:
             self._watching = watching
             self.tracker.rewatch(watching)
             self.watch.rewatch(watching, self.ledger.principals.values())
+
+    def note_published(self, begin: int, end: int, count: int) -> None:
+        """So many messages were acknowledged, between these offsets of `gap-changes`."""
+        if end - begin != count or self.told_to not in (None, begin):
+            self.untold = True
+        self.told_to = end
+
+    def look_at_told(self, end: int) -> None:
+        """Where `gap-changes` ends otherwise than behind what this shard has told, somebody else's may be its last word."""
+        if self.told_to not in (None, end):
+            self.untold = True
+        self.told_to = end
 
     @property
     def is_told(self) -> bool:

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from processor.core.gap_changes import Written
 from processor.observed import Observed
-from processor.shard import Shard, ShardParts
+from processor.shard import Shard
+from processor.shard_parts import ShardParts
 from processor.shell.brokers import BrokerError
 from processor.shell.holds import Member, ShardHold
 from processor.shell.modes import check_mode
@@ -41,8 +42,12 @@ class Broker(Protocol):
     async def find_bounds(self, shards: Iterable[int]) -> dict[int, tuple[int, int]]:
         """The first offsets that partitions of `uses` still have, and the ones behind their last. Raises BrokerError."""
 
-    async def publish(self, shard: int, messages: Iterable[Written]) -> None:
-        """Write messages to topic `gap-changes`, and wait until they are acknowledged."""
+    async def publish(self, shard: int, messages: Iterable[Written]) -> tuple[int, int]:
+        """Write messages to topic `gap-changes`, and wait until they are acknowledged: the offsets of the first one and behind the
+        last. Raises BrokerError."""
+
+    async def find_told_ends(self, shards: Iterable[int]) -> dict[int, int]:
+        """The offsets behind the last messages of partitions of `gap-changes`. Raises BrokerError."""
 
     async def alert(self, messages: Iterable[Written]) -> None:
         """Write messages to topic `alerts`, and wait until they are acknowledged. Raises BrokerError."""
@@ -214,14 +219,31 @@ class Shards:
 
     async def _tell(self, shard: Shard, messages: list[Written], flushes: int) -> None:
         """Write what moved; only when all of it is acknowledged the shard says so with its next flush."""
+        shard.telling += 1
         try:
             if messages:
-                await asyncio.wait_for(self._broker.publish(shard.hold.number, messages), CALLBACK_SECONDS_MAX)
+                publishing = self._broker.publish(shard.hold.number, messages)
+                begin, end = await asyncio.wait_for(publishing, CALLBACK_SECONDS_MAX)
+                shard.note_published(begin, end, len(messages))
         except (TimeoutError, BrokerError) as error:
             self.parts.warn(f"topic gap-changes: {error or 'no answer'}; what moved is told later")
             shard.untold = True
             return
+        finally:
+            shard.telling -= 1
         shard.told = max(shard.told, flushes)
+
+    async def look_at_told(self) -> None:
+        """See whether somebody else has written gaps of own shards, as a ledger does that was frozen while it owned them: then all
+        is told anew."""
+        asked = {number: (shard, shard.told_to) for number, shard in self._owned.items() if not shard.telling}
+        try:
+            ends = await self._broker.find_told_ends(asked) if asked else {}
+        except BrokerError:
+            return
+        for number, (shard, told_to) in asked.items():
+            if not shard.telling and shard.told_to == told_to and number in ends:
+                shard.look_at_told(ends[number])
 
     async def revoke(self, numbers: Iterable[int]) -> None:
         """Flush shards and give them up, as long as that takes no more than CALLBACK_SECONDS_MAX."""
@@ -264,7 +286,7 @@ class Shards:
                     shard.told = flushes + 1  # The flush that says so is the next one, and moves nothing.
                 if release:
                     drained = end is not None and shard.offset is not None and shard.offset + 1 >= end
-                    await shard.hold.release(drained=drained, told=shard.told)
+                    await shard.hold.release(drained=drained, told=shard.told, told_to=shard.told_to)
                 else:
                     await shard.state.flush(shard.describe())
         except StoreError as error:

@@ -8,7 +8,8 @@ from processor.core.fleet import Member
 from processor.core.gap_changes import Written
 from processor.core.sessions import shard_of
 from processor.core.tracker import GapCounts
-from processor.shard import Shard, ShardParts
+from processor.shard import Shard
+from processor.shard_parts import ShardParts
 from processor.shell.brokers import BrokerError
 from processor.shell.gap_text import GapText
 from processor.shell.push import Pusher

@@ -171,6 +171,17 @@ def own_shards_only() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def told_over_unseen() -> Iterator[None]:
+    """Nobody looks whether a ledger that was frozen has written over what the owner told."""
+
+    async def look_at_told(self: Shards) -> None:
+        pass
+
+    with patch.object(Shards, "look_at_told", look_at_told):
+        yield
+
+
 FAULTS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "acknowledge_before_apply": acknowledge_before_apply,
     "coverage_ahead": coverage_ahead,
@@ -181,4 +192,5 @@ FAULTS: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     "own_shards_only": own_shards_only,
     "places_by_answer": places_by_answer,
     "sent_before_acknowledged": sent_before_acknowledged,
+    "told_over_unseen": told_over_unseen,
 }

@@ -7,6 +7,7 @@ import asyncio
 import copy
 import random
 import selectors
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -276,6 +277,7 @@ class SimulatedLog:
     def __init__(self, partitions: Iterable[int]) -> None:
         self.partitions: dict[int, list[bytes]] = {number: [] for number in partitions}
         self.changes: dict[bytes, bytes | None] = {}
+        self.told_ends: Counter[int] = Counter()
         self.alerts: dict[bytes, bytes | None] = {}
         self.is_away = False
         self.generation = 0

@@ -42,7 +42,7 @@ from processor.core.sessions import Scope, key_of, shard_of
 from processor.core.tally import Tally
 from processor.intake_runner import IntakeOrder, IntakeRunner
 from processor.settings import RunSettings, Settings
-from processor.shard import ShardParts
+from processor.shard_parts import ShardParts
 from processor.shards import Shards
 from processor.shell.brokers import BrokerError, BrokerSettings
 from processor.shell.grants import load_grants, pack_grants
@@ -65,6 +65,9 @@ SECONDS = 16.0
 """How long things befall the fleet; afterwards it is left alone until all is applied."""
 
 SETTLE_SECONDS_MAX = 400.0
+LATE_WRITES = 0.2
+SETTLED_SECONDS = 20
+"""Longer than what is written late takes, and a ledger to see that another one wrote over what it had told."""
 
 
 class SimulationFailure(Exception):
@@ -342,6 +345,7 @@ class Simulation:
         for each in [*self.intakes.values(), *self.ledgers.values()]:
             each.process.clock_off = self._time.off = 7_201.0 if self.jumps else 0.0
         deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS_MAX
+        settled_at = 1e18
         while asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(1)
             self.look()
@@ -349,10 +353,12 @@ class Simulation:
                 number: shard
                 for ledger in self.ledgers.values()
                 for number, shard in ledger.shards.owned.items()
-                if min(shard.watermarks.values(), default=0) > since and shard.dirty_since is None
+                if min(shard.watermarks.values(), default=0) > since and shard.dirty_since is None and shard.is_told
             }
             if shards.keys() == set(find_shards()):
-                return
+                settled_at = min(settled_at, asyncio.get_running_loop().time())
+                if asyncio.get_running_loop().time() > settled_at + SETTLED_SECONDS:
+                    return
         raise SimulationFailure(f"not settled: {len(shards)} shards are; {self.troubles[-3:]}")
 
     async def _compare(self) -> None:
@@ -480,12 +486,14 @@ class SimulatedLedger:
         self._world = world
         self._at: dict[int, int] = {}
         self._grants_at: dict[int, int] = {}
+        self._orders: dict[int, asyncio.Lock] = {}
+        self._writing: set[asyncio.Future[tuple[int, int]]] = set()
         store = Store(RedisClient(world.redis, process), "simulated")
         member = Member("cluster", "group", process.name)
         parts = ShardParts(find_catalogue(), SETTINGS, process.clock, world.warn, {})
         self.shards = Shards(store, member, parts, self)
         self._store = store
-        self._tasks = [asyncio.ensure_future(each) for each in (self._run(), self._tick())]
+        self._tasks = [asyncio.ensure_future(each) for each in (self._run(), self._tick(), self._look())]
 
     async def _run(self) -> None:
         with suppress(ProcessEndedError):
@@ -537,11 +545,40 @@ class SimulatedLedger:
             raise BrokerError("the broker is away")
         return {number: (0, len(self._world.log.partitions[number])) for number in shards}
 
-    async def publish(self, shard: int, messages: Iterable[tuple[bytes, bytes | None]]) -> None:
+    async def publish(self, shard: int, messages: Iterable[tuple[bytes, bytes | None]]) -> tuple[int, int]:
         await self.process.pause()
         if self._world.log.is_away:
             raise BrokerError("the broker is away")
-        self._world.log.changes.update(messages)
+        # What was sent may arrive though nobody waits for it any more, behind what another ledger tells.
+        writing = asyncio.ensure_future(self._write_changes(shard, list(messages)))
+        self._writing.add(writing)
+        writing.add_done_callback(self._end_writing)
+        return await asyncio.shield(writing)
+
+    def _end_writing(self, writing: "asyncio.Future[tuple[int, int]]") -> None:
+        self._writing.discard(writing)
+        with suppress(asyncio.CancelledError):
+            writing.exception()  # A process that ended: nobody waits for it.
+
+    async def _write_changes(self, shard: int, messages: list[tuple[bytes, bytes | None]]) -> tuple[int, int]:
+        log = self._world.log
+        async with self._orders.setdefault(shard, asyncio.Lock()):
+            await self.process.pause(12.0 if self._world.chance.random() < LATE_WRITES else 0.02)
+        log.changes.update(messages)
+        log.told_ends[shard] += len(messages)
+        return log.told_ends[shard] - len(messages), log.told_ends[shard]
+
+    async def find_told_ends(self, shards: Iterable[int]) -> dict[int, int]:
+        await self.process.pause()
+        if self._world.log.is_away:
+            raise BrokerError("the broker is away")
+        return {number: self._world.log.told_ends[number] for number in shards}
+
+    async def _look(self) -> None:
+        with suppress(ProcessEndedError):
+            while True:
+                await self.process.pause(3.0)
+                await self.shards.look_at_told()
 
     async def alert(self, messages: Iterable[tuple[bytes, bytes | None]]) -> None:
         await self.process.pause()

@@ -1,7 +1,7 @@
 """One writer's hold of one shard, in Kafka mode: the same keys as the whole store's, below P:{N}, in a transaction of their own.
 
 P:{N}:meta       hash    layout, owner, cluster, group, number, renewed, flush, mark; the shard's counters and times; how far
-                         it is: offset (of its partition of `uses`), grants_offset, watermarks, holes, told, drained
+                         it is: offset (of its partition of `uses`), grants_offset, watermarks, holes, told, told_to, drained
 P:{N}:accounts   hash    account -> since when its log is known, as marks have told this shard
 P:{N}:files      hash    16-byte id of a source -> how far it is applied here
 P:{N}:names P:{N}:seen:SPAN  as of the whole store
@@ -100,10 +100,12 @@ class ShardHold:
         if (owner or b"", int(flush or 0), mark or b"") != self._last:
             raise StoreLost(self.store.say_lost(self._last, owner or b"", flush or b"0"))
 
-    async def release(self, *, drained: bool, told: int) -> None:
+    async def release(self, *, drained: bool, told: int, told_to: int | None) -> None:
         """Give the shard up in order; `drained`: nothing is left in its partition that is not applied; `told`: the number of the
-        last flush of which all was told."""
+        last flush of which all was told, up to the offset `told_to` of `gap-changes`."""
         commands: list[Command] = [("HSET", self._meta, "told", told), ("HDEL", self._meta, "owner")]
+        if told_to is not None:
+            commands.append(("HSET", self._meta, "told_to", told_to))
         if drained:
             commands.append(("HSET", self._meta, "drained", "1"))
         await self.flush(commands)

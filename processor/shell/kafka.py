@@ -126,21 +126,33 @@ class LedgerLog:
             ends = await self._asker.end_offsets(partitions)
         return {each.partition: (begins[each], ends[each]) for each in partitions}
 
-    async def publish(self, shard: int, messages: Iterable[Written]) -> None:
-        """As Broker.publish. Raises BrokerError."""
-        await self._write(self._gap_changes, shard, messages)
+    async def find_told_ends(self, shards: Iterable[int]) -> dict[int, int]:
+        """As Broker.find_told_ends."""
+        from aiokafka import TopicPartition
+
+        assert self._asker is not None  # noqa: S101 - start came before
+        with name_failures(self._settings):
+            ends = await self._asker.end_offsets([TopicPartition(self._gap_changes, shard) for shard in shards])
+        return {each.partition: end for each, end in ends.items()}
+
+    async def publish(self, shard: int, messages: Iterable[Written]) -> tuple[int, int]:
+        """As Broker.publish."""
+        return await self._write(self._gap_changes, shard, messages)
 
     async def alert(self, messages: Iterable[Written]) -> None:
         """As Broker.alert."""
         await self._write(self._alerts, 0, messages)
 
-    async def _write(self, topic: str, partition: int, messages: Iterable[Written]) -> None:
+    async def _write(self, topic: str, partition: int, messages: Iterable[Written]) -> tuple[int, int]:
+        """The offsets of the first message and behind the last, 0 where there are none."""
         assert self._producer is not None  # noqa: S101 - start came before
         with name_failures(self._settings):
             sent = [
                 await self._producer.send(topic, value=value, key=key, partition=partition) for key, value in messages
             ]
         await wait_acknowledged(sent, self._settings)
+        offsets = [each.result().offset for each in sent]
+        return min(offsets, default=0), max(offsets, default=-1) + 1
 
     async def follow_grants(self, offsets: Mapping[int, int]) -> None:
         """As Broker.follow_grants."""
