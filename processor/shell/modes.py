@@ -5,6 +5,7 @@ together again with the first flush. Counters stay where they are and are added 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +18,7 @@ from processor.core.sessions import SHARDS
 from processor.shell.commands import Command
 from processor.shell.holds import SHARD_SILENT_SECONDS
 from processor.shell.owners import name_owner
-from processor.shell.redis import EMBEDDED, LAYOUT, Store, StoreBusy, StoreRefused
+from processor.shell.redis import EMBEDDED, LAYOUT, Store, StoreBusy, StoreLost, StoreRefused
 
 KAFKA = b"kafka"
 
@@ -78,9 +79,10 @@ async def enter_kafka_mode(store: Store) -> None:
         if found.get("mode") == KAFKA.decode() and "owner" not in found:
             return
         await store.claim(standby=True, mode=KAFKA.decode())
-        if await read_mode(store) != KAFKA:
-            await store.flush(await _divide(store))
-        await store.persist(store.release, "give up the whole store")
+        with suppress(StoreLost):  # Frozen meanwhile, and another one has done it, or does.
+            if await read_mode(store) != KAFKA:
+                await store.flush(await _divide(store))
+            await store.persist(store.release, "give up the whole store")
 
 
 async def check_mode(store: Store) -> None:
