@@ -8,7 +8,8 @@ holds. A tombstone says that the principal is gone, or the window no longer watc
 An administrator's 22,000 are 112 kB so, whatever the catalogue of the reader; their names would be 600 kB, near the size that
 brokers take, and are in the catalogue anyway. What moved is told by name, for people.
 
-Compaction waits a week, so that whoever tails the topic sees each change even after a few days away.
+A ledger that was frozen may write what it meant to tell when it goes on, behind what the shard's owner told meanwhile. The owner
+sees that by the offsets within seconds, and tells every gap of the shard anew: `as_of` may go back for that long.
 """
 
 from typing import Annotated, ClassVar, Literal
