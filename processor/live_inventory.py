@@ -67,14 +67,18 @@ class LiveInventory:
     async def take(self) -> list[Command]:
         """Take what was read since the last time into the inventory; returns what to store of it."""
         taken, opened = await self._taking.take(), self._opened
+        commands: list[Command] = []
+        pauses = Pauses()
         for each in taken.settled:
+            await pauses.pause()
+            commands += write_settled(opened.store, opened.catalogue, opened.inventory, [each])
             self._moved += (*each.removed, *each.set)
             # Records that give no ARN are resolved by unique id.
             opened.known.update(known_by_id(list(each.set.values())))
         opened.logging.update(taken.logging)
         self._relogged.update(taken.logging)
         return [
-            *write_settled(opened.store, opened.catalogue, opened.inventory, taken.settled),
+            *commands,
             *(write_logging(opened.store, account_id, logging) for account_id, logging in taken.logging.items()),
             *(write_status(opened.store, account_id, status) for account_id, status in taken.statuses.items()),
         ]

@@ -41,6 +41,7 @@ from processor.runner import RunOrder
 from processor.settings import RunSettings, Settings
 from processor.shell.scans import InventoryPlan
 from processor.shell.tables import load_catalogue
+from processor.taking import Taking
 from tests.bench.measure import print_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,11 +104,11 @@ def count_sleeps() -> int:
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
-class StillInventory(LiveInventory):
-    """A live inventory that reads nothing of AWS: `found` is what it is given as read."""
+class Still(Taking):
+    """Reads nothing of AWS: `found` is what it is given as read."""
 
     def __init__(self, opened: Opened, warn: Any, clock: Any) -> None:
-        super().__init__(InventoryPlan(()), opened, warn, clock)
+        super().__init__(InventoryPlan(()), opened.catalogue, opened.inventory, {}, {}, warn, clock)
         self.found: list[Found] = []
         self._refresher.take = self._hand_over  # type: ignore[method-assign]  # what is read of AWS is not measured here
 
@@ -115,7 +116,7 @@ class StillInventory(LiveInventory):
         found, self.found = self.found, []
         return found
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Nothing to read."""
 
     def stop(self) -> None:
@@ -243,11 +244,11 @@ async def measure_turns(count: int, seconds: float) -> dict[str, Any]:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         order = RunOrder((str(log),), Settings(run=RunSettings(port=port)), inventory)
-        lives: list[StillInventory] = []
+        stills: list[Still] = []
 
         async def start(opened: Opened, warn: Any, clock: Any) -> LiveInventory:
-            lives.append(StillInventory(opened, warn, clock))
-            return lives[0]
+            stills.append(Still(opened, warn, clock))
+            return LiveInventory(opened, stills[0])
 
         order.start_inventory = start
         turns, stopping = Turns(), asyncio.Event()
@@ -268,7 +269,7 @@ async def measure_turns(count: int, seconds: float) -> dict[str, Any]:
             )  # fmt: skip
             await asyncio.sleep(seconds * 0.4)
             found["records, scrapes and pages"] = turns.take()
-            lives[0].found.append(Fresh(ACCOUNTS[0], int(time.time()), True, fresh))
+            stills[0].found.append(Fresh(ACCOUNTS[0], int(time.time()), True, fresh))
             said, _ = await asking.communicate()
             found["with a new inventory of half of them"] = turns.take()
             if asking.returncode:
