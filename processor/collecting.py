@@ -11,7 +11,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SETTLED_AFTER = 10
+SETTLED_AFTER = 5
 """Collections of the middle generation, each of some 7,000 new objects, before what is left of them is put aside."""
 
 NEVER = 1_000_000_000

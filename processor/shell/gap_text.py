@@ -203,7 +203,7 @@ class FirstUsesText:
             self._told = None
 
     def refresh(self) -> Iterator[None]:
-        """Render them where any changed, in one step."""
+        """Render them where any changed, a part at a time."""
         changes = [tracker.first_uses.changes for tracker in self._trackers]
         if changes == self._told:
             return
@@ -211,8 +211,13 @@ class FirstUsesText:
         uses: list[FirstUse] = [use for tracker in self._trackers for use in tracker.first_uses.by_place.values()]
         if len(uses) > FIRST_USES_MAX:
             uses = heapq.nlargest(FIRST_USES_MAX, uses, key=lambda use: use.time)
-        self._members = [pack_family(name, lines) for name, lines in find_first_uses(uses).items()]
+        families = find_first_uses(uses)
         yield
+        packed = []
+        for name, lines in families.items():
+            packed.append(pack_family(name, lines))
+            yield
+        self._members = packed
 
     def members(self) -> list[bytes]:
         return self._members
