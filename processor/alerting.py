@@ -15,8 +15,9 @@ from msgspec import Struct
 from processor.core.first_uses import NEWS_SECONDS, FirstUse
 from processor.core.fleet import Member
 from processor.core.gap_changes import Written
+from processor.core.gap_counts import GapCounts
 from processor.core.privileged import is_told
-from processor.core.tracker import GapCounts, Tracker
+from processor.core.tracker import Tracker
 from processor.core.usage import Cell
 from processor.core.watch import BreakGlassUse, Watch
 from processor.settings import AlertsSettings

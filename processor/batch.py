@@ -119,7 +119,7 @@ def choose_as_of(opened: Opened, order: ReplayOrder, warn: Callable[[str], None]
 
 async def finish(opened: Opened, order: ReplayOrder, fresh: dict[int, InventoryPrincipal], as_of: int) -> None:
     """Store the inventory and what a report of this store needs to know."""
-    commands = write_grants(opened.store, opened.catalogue, opened.inventory, fresh, as_of)
+    commands = list(write_grants(opened.store, opened.catalogue, opened.inventory, fresh, as_of))
     taken = find_inventory_time(order.inventories) or as_of
     commands += write_inventory_times(
         opened.store, dict.fromkeys({found.account_id for found in fresh.values()}, taken)

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SETTLED_AFTER = 5
-"""Collections of the middle generation, each of some 7,000 new objects, before what is left of them is put aside."""
+"""Collections of the middle generation, each of NEW_A_COLLECTION new objects, before what is left of them is put aside."""
+
+NEW_A_COLLECTION = 7_000
+"""700 of the youngest, ten times: Python's own thresholds."""
 
 NEVER = 1_000_000_000
 WALKED_MIN = 100_000
@@ -20,14 +23,23 @@ WALKED_MIN = 100_000
 
 
 class Collecting:
-    """Made when all is loaded; `settle` is called again and again, between two turns of the loop."""
+    """Made before all is loaded. `note_loaded` says when that is done; `settle` is called again and again then, between two turns
+    of the loop."""
 
     def __init__(self) -> None:
         gc.set_threshold(*gc.get_threshold()[:2], NEVER)
         self.walks = 0
         self._known = 0
         self._added = 0
-        self._walk()
+        if gc.get_freeze_count():  # What was loaded before is gone, and was put aside.
+            self._walk()
+        gc.freeze()
+
+    def note_loaded(self) -> None:
+        """Put aside all that was loaded. What of it is a dead cycle is found by the first walk."""
+        gc.freeze()
+        self._known = gc.get_freeze_count()
+        self._added = 0
 
     def _walk(self) -> None:
         gc.unfreeze()
@@ -39,10 +51,13 @@ class Collecting:
 
     def settle(self) -> None:
         """Put aside what has lived for a while, if there is enough of it."""
-        if gc.get_count()[2] < SETTLED_AFTER:
+        collections = gc.get_count()[2]
+        if collections < SETTLED_AFTER:
             return
         gc.collect(1)
-        self._added += len(gc.get_objects(generation=2))
+        # At most so many are left of them. They are not counted by gc.get_objects: who has a list of all objects may break what
+        # another thread makes (a tuple that is still growing must have no other owner).
+        self._added += (collections + 1) * NEW_A_COLLECTION
         gc.freeze()
         if self._added > max(self._known, WALKED_MIN):
             # Most of what was put aside may be gone again. To count what is there costs a tenth of a walk.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import Histogram
 
+from processor.collecting import collect_the_young
 from processor.core.tally import Tally
 from processor.notify import notify_people
 from processor.opening import Place, load_loops, open_store
@@ -84,12 +85,14 @@ async def hold_once(
     health.why_not = "loading"
     runner = Runner(order, store, health, warn)
     try:
-        async with store.beating():
-            await runner.load()
-        held.runner = runner
-        async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn) as channels:
-            health.channels = channels
-            await runner.follow(stopping, flush_seconds)
+        with collect_the_young() as collecting:
+            async with store.beating():
+                await runner.load()
+            collecting.note_loaded()
+            held.runner = runner
+            async with notify_people(order.settings.notify, runner.look(), store, order.clock, warn) as channels:
+                health.channels = channels
+                await runner.follow(stopping, flush_seconds, collecting)
     finally:
         if runner.live is not None:
             runner.live.stop()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import Histogram
 
 from processor.applying import apply_slice
-from processor.collecting import collect_the_young
+from processor.collecting import Collecting
 from processor.core.board import Board
 from processor.core.horizon import Horizon
 from processor.core.inventory import InventoryPrincipal
@@ -20,7 +20,7 @@ from processor.core.watch import NOT_WATCHING, Watch, Watching
 from processor.flush_pace import FlushPace
 from processor.opening import Opened, load_opened
 from processor.page.reading import Look
-from processor.pausing import Pauses
+from processor.pausing import Pauses, take_in_turns
 from processor.rejecting import FUTURE_SECONDS_MAX, RejectRatio
 from processor.settings import Settings, dump_settings
 from processor.shell.commands import Command
@@ -106,7 +106,9 @@ class Runner:
         # Spans as long as a replay's, so that each can take over the other's store.
         horizon = Horizon(spans_max=order.settings.run.horizon_hours + 1)
         opened = self.opened = await load_opened(self._store, order.settings, horizon, fresh=order.inventory)
-        commands = write_grants(self._store, opened.catalogue, opened.inventory, order.inventory, int(clock()))
+        commands = await take_in_turns(
+            write_grants(self._store, opened.catalogue, opened.inventory, order.inventory, int(clock()))
+        )
         taken = int(clock()) if order.inventory_time is None else order.inventory_time
         fresh_times = dict.fromkeys({found.account_id for found in order.inventory.values()}, taken)
         self.inventoried = {**await load_inventory_times(self._store), **fresh_times}
@@ -121,9 +123,11 @@ class Runner:
         tally = opened.pipeline.tally
         self._ratio.start(tally)
         as_of = min(tally.newest, int(clock()))
-        self.tracker = Tracker(fleet, usages, as_of, order.watching)
+        self.tracker = Tracker(fleet, usages, as_of, order.watching, fill=False)
+        await take_in_turns(self.tracker.fill(usages))
         self.tracker.judge_later()
-        self.watch = Watch(fleet, usages, order.watching, int(clock()))
+        self.watch = Watch(fleet, usages, order.watching, int(clock()), fill=False)
+        await take_in_turns(self.watch.fill(usages, int(clock())))
         self.board = Board(window.label for window in fleet.windows)
         self.text = GapText(self.tracker, note=self.board.note, forget=self.board.forget)
         self.watch_text = WatchText(order.watching, fleet.windows, self.inventoried)
@@ -143,7 +147,7 @@ class Runner:
         assert self.board is not None  # noqa: S101 - load came before
         return Look(self.tracker, self.opened, self.board)
 
-    async def follow(self, stopping: asyncio.Event, flush_seconds: Histogram) -> None:
+    async def follow(self, stopping: asyncio.Event, flush_seconds: Histogram, collecting: Collecting) -> None:
         """Read, apply, flush, and let time pass, until `stopping` is set; then flush once more and return."""
         assert self.opened is not None  # noqa: S101 - load came before
         run = self._order.settings.run
@@ -153,19 +157,18 @@ class Runner:
         pace, ticked_at = self._pace, 0.0
         try:
             async with Merged(feeds, stopping) as merged:
-                with collect_the_young() as collecting:
-                    while not stopping.is_set():
-                        tick_at = ticked_at + run.poll_seconds
-                        due = pace.due_at(applied=self._applied, crowded=False, tick_at=tick_at)
-                        found = await merged.take(max(0.0, due - time.monotonic()))
-                        if found is not None:
-                            self._apply(*found)
-                            due = pace.due_at(applied=True, crowded=merged.crowded, tick_at=tick_at)
-                            await asyncio.sleep(0)
-                        if time.monotonic() >= due:
-                            await self._flush(merged, acknowledger, flush_seconds)
-                            ticked_at = time.monotonic()
-                            collecting.settle()
+                while not stopping.is_set():
+                    tick_at = ticked_at + run.poll_seconds
+                    due = pace.due_at(applied=self._applied, crowded=False, tick_at=tick_at)
+                    found = await merged.take(max(0.0, due - time.monotonic()))
+                    if found is not None:
+                        self._apply(*found)
+                        due = pace.due_at(applied=True, crowded=merged.crowded, tick_at=tick_at)
+                        await asyncio.sleep(0)
+                    if time.monotonic() >= due:
+                        await self._flush(merged, acknowledger, flush_seconds)
+                        ticked_at = time.monotonic()
+                        collecting.settle()
                 await merged.stop()
                 for found in merged.take_rest():
                     self._apply(*found)

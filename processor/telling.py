@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from processor.core.fleet import Member
 from processor.core.gap_changes import Written
+from processor.core.gap_counts import GapCounts
 from processor.core.sessions import shard_of
-from processor.core.tracker import GapCounts
 from processor.shard import Shard
 from processor.shard_parts import ShardParts
 from processor.shell.brokers import BrokerError

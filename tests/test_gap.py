@@ -35,8 +35,6 @@ from processor.core.gap import (
     Window,
     advance,
     apply_use,
-    count_risks,
-    gap_index,
     judge,
     observable_mask,
     recompute,
@@ -45,6 +43,7 @@ from processor.core.gap import (
 from processor.core.report import build_report, service_verdict
 from processor.core.sessions import DENIED, FAILED, SUCCEEDED
 from processor.core.usage import Cell
+from processor.core.weights import count_risks, gap_index
 from processor.shell.tables import load_catalogue
 
 SMALL = build_small_catalogue()

@@ -311,7 +311,7 @@ async def test_an_inventory_comes_back(connect: Connect) -> None:
         key_of(builder): build_holding(builder, 0b1011, created=NOW, births=((NOW, 0b11),), conditional=0b10),
         key_of(user): build_holding(user, 0, flags=("boundary_missing",)),
     }
-    await store.flush(write_grants(store, SMALL, {}, fresh, NOW))
+    await store.flush(list(write_grants(store, SMALL, {}, fresh, NOW)))
     assert await load_grants(store, SMALL) == fresh
 
 
@@ -320,7 +320,7 @@ async def test_an_inventory_of_another_catalogue_is_read_by_name(connect: Connec
     store = await claim_new(connect)
     builder = build_principal("builder")
     holding = build_holding(builder, SMALL.all_mask, births=((NOW, SMALL.mask_of(["s3:GetObject"])),), conditional=1)
-    await store.flush(write_grants(store, SMALL, {}, {key_of(builder): holding}, NOW))
+    await store.flush(list(write_grants(store, SMALL, {}, {key_of(builder): holding}, NOW)))
     other = build_small_catalogue("small-2", (("aaa:Added", "Write"), *ACTIONS[1:], ("zzz:Added", "Read")))
     found = (await load_grants(store, other))[key_of(builder)].grants
     assert other.names_in(found.granted) == [name for name, _ in ACTIONS[1:]]
@@ -334,11 +334,11 @@ async def test_a_later_inventory_replaces_its_accounts_and_dates_what_is_new(con
     builder, gone, other = build_principal("builder"), build_principal("gone"), build_principal("far", "444455556666")
     held: dict[int, InventoryPrincipal] = {}
     first = {key_of(each): build_holding(each, 0b001) for each in (builder, gone, other)}
-    await store.flush(write_grants(store, SMALL, held, first, NOW))
+    await store.flush(list(write_grants(store, SMALL, held, first, NOW)))
     second = {key_of(builder): build_holding(builder, 0b011)}
-    await store.flush(write_grants(store, SMALL, held, second, NOW + 5))
+    await store.flush(list(write_grants(store, SMALL, held, second, NOW + 5)))
     third = {key_of(builder): build_holding(builder, 0b110)}
-    await store.flush(write_grants(store, SMALL, held, third, NOW + 9))
+    await store.flush(list(write_grants(store, SMALL, held, third, NOW + 9)))
     found = await load_grants(store, SMALL)
     assert found.keys() == {key_of(builder), key_of(other)}
     assert found == held

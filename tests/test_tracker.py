@@ -29,11 +29,12 @@ from processor.core.catalogue import Catalogue
 from processor.core.fleet import Fleet
 from processor.core.fresh import Fresh, settle_fresh
 from processor.core.gap import Logging, PrincipalGap, Verdicts, recompute
+from processor.core.gap_counts import GapCounts
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
 from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Session, key_of
-from processor.core.tracker import GapCounts, Tracker
+from processor.core.tracker import Tracker
 from processor.core.trails import date_logging
 from processor.core.usage import PrincipalUsage
 from processor.shell.embedded import EmbeddedRedis, start_redis
@@ -268,6 +269,16 @@ def take_step(world: World, step: tuple[object, ...]) -> None:
     first=[build_holding(PRINCIPALS[1], SMALL.all_mask)],
     taken=[("use", PRINCIPALS[0], [SMALL.ids["new:NobodyKnows"]], 40 * DAY, SUCCEEDED)],
 )
+@example(
+    # A success without a grant counts from then on, though a failed call of that time had closed what there was to close.
+    first=[build_holding(PRINCIPALS[0], 0)],
+    taken=[("use", PRINCIPALS[0], [0], 0, FAILED), ("use", PRINCIPALS[0], [0], 0, SUCCEEDED)],
+)
+@example(
+    # And it lapses by itself, whatever was called since.
+    first=[build_holding(PRINCIPALS[0], 0)],
+    taken=[("use", PRINCIPALS[0], [0], 3 * DAY, SUCCEEDED), ("use", PRINCIPALS[0], [0], 0, FAILED), ("lapse", 4 * DAY)],
+)
 def test_incremental_equals_recompute(first: list[InventoryPrincipal], taken: list[tuple[object, ...]]) -> None:
     world = World(build_ledger(1_800, 5), {})
     world.take_inventory(first)
@@ -368,7 +379,7 @@ async def test_a_restart_from_redis_equals_recompute(store: Store) -> None:
     everything = mask_of(SMALL, *SMALL.names)
     held: Inventory = {}
     fresh = {key_of(each): build_holding(each, everything, created=NOW - 9 * DAY) for each in PRINCIPALS[:3]}
-    await state.flush(write_grants(store, SMALL, held, fresh, NOW))
+    await state.flush(list(write_grants(store, SMALL, held, fresh, NOW)))
     world.take_inventory(held.values())
     number = 0
     for day in range(12):

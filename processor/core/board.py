@@ -13,8 +13,8 @@ from msgspec import Meta, Struct
 from processor.core.answers import FleetAnswer, Row, WindowCounts
 from processor.core.catalogue import RISKS
 from processor.core.fleet import Member
+from processor.core.gap_counts import GapCounts
 from processor.core.records import format_time
-from processor.core.tracker import GapCounts
 
 STEP_ROWS = 1_000
 """As many as are looked at and sorted in a few milliseconds."""

@@ -92,6 +92,12 @@ class Fleet:
         found.sort(key=lambda member: (member.principal.arn, member.principal.unique_id or ""))
         return iter(found)
 
+    def find_members(self) -> Iterator[tuple[int, Member]]:
+        """Every principal in scope, by key, one at a time and in no order."""
+        for key in self._usages.keys() | self._inventory.keys():
+            if self.has(key):
+                yield key, self.member(key)
+
     def has(self, key: int) -> bool:
         """Whether a principal is in scope, and known by inventory or by use."""
         if key in self._usages:

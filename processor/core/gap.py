@@ -14,7 +14,7 @@ mask in a few operations on ints (`judge`), about ten microseconds for an admini
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from processor.core.catalogue import RISKS, Catalogue, mask_of_ids
+from processor.core.catalogue import Catalogue, mask_of_ids
 from processor.core.records import DAY_SECONDS
 from processor.core.usage import Cell
 
@@ -25,18 +25,6 @@ FOREVER = 2**62
 
 GLOBAL_SERVICES = ("account", "cloudfront", "iam", "organizations", "route53", "route53domains", "shield")
 """Services that log to us-east-1 only (CloudTrail User Guide, global service events; FACTS)."""
-
-RISK_WEIGHTS = {
-    "privilege_escalation": 50,
-    "permissions_management": 20,
-    "credentials_exposure": 20,
-    "resource_exposure": 20,
-    "defense_evasion": 20,
-    "data_access": 10,
-    "destructive": 10,
-}
-"""What a class adds to an action's weight of 1 in the gap index: an unused way to become administrator weighs as much as
-fifty harmless reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +226,8 @@ def next_turn(
     if grants is not None:
         starts.add(grants.created)
         starts.update(born for born, _ in grants.births)
+        # What succeeded without a grant counts as that until the success lapses, whatever was refused since.
+        starts.update(cell.last_success for action, cell in cells.items() if not grants.granted >> action & 1)
     if covered_since is not None:
         starts.add(covered_since)
     turn = FOREVER
@@ -259,6 +249,13 @@ def apply_use(gap: PrincipalGap, action: int, last: int, as_of: int, windows: It
     return changed
 
 
+def apply_success(gap: PrincipalGap, last_success: int, as_of: int, windows: Iterable[Window]) -> None:
+    """Take in a success without a grant, which moves no verdict, but counts until it lapses."""
+    for window in windows:
+        if last_success > as_of - window.seconds:
+            gap.turns_at = min(gap.turns_at, last_success + window.seconds)
+
+
 def advance(
     gap: PrincipalGap,
     cells: Mapping[int, Cell],
@@ -274,27 +271,3 @@ def advance(
     anew = recompute(cells, grants, covered_since, as_of, windows, begins)
     gap.used, gap.turns_at = anew.used, anew.turns_at
     return True
-
-
-def weigh(catalogue: Catalogue, mask: int, escalation: int) -> int:
-    """The weight of a set of actions: 1 each, and more for each of its risk classes."""
-    weight = mask.bit_count() + RISK_WEIGHTS[RISKS[0]] * (mask & escalation).bit_count()
-    for risk in RISKS[1:]:
-        weight += RISK_WEIGHTS[risk] * (mask & catalogue.risk_masks[risk]).bit_count()
-    return weight
-
-
-def gap_index(catalogue: Catalogue, verdicts: Verdicts, granted: int, escalation: int) -> float:
-    """0 exactly when nothing is unused, up to 100 when all that can be observed is: the unused share of the weight."""
-    if not verdicts.unused:
-        return 0.0
-    whole = weigh(catalogue, granted & ~verdicts.unobservable, escalation)
-    return max(0.1, round(100 * weigh(catalogue, verdicts.unused, escalation) / whole, 1))
-
-
-def count_risks(catalogue: Catalogue, mask: int, escalation: int) -> dict[str, int]:
-    """How many actions of a set each risk class has; classes without one are left out."""
-    counts = {RISKS[0]: (mask & escalation).bit_count()}
-    for risk in RISKS[1:]:
-        counts[risk] = (mask & catalogue.risk_masks[risk]).bit_count()
-    return {risk: count for risk, count in counts.items() if count}

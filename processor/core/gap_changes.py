@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from msgspec.structs import replace
 
 from processor.core.catalogue import Catalogue, ids_in
-from processor.core.gap import VERDICTS, Verdicts, gap_index
+from processor.core.gap import VERDICTS, Verdicts
 from processor.core.principals import Principal
 from processor.core.tracker import Before, Tracker
+from processor.core.weights import gap_index
 from topics.gap_changes import CODEC, MOVED_MAX, GapChange, Moved, Verdict, VerdictCounts
 
 Written = tuple[bytes, bytes | None]

@@ -20,12 +20,13 @@ from processor.core.board import SIZE_MAX, RiskChoice
 from processor.core.catalogue import ids_in, mask_of_ids
 from processor.core.explain import UNOBSERVABLE_WHY, build_action
 from processor.core.fleet import Fleet, Member
-from processor.core.gap import VERDICTS, Verdicts, count_risks
+from processor.core.gap import VERDICTS, Verdicts
 from processor.core.recommend import split_unobservable
 from processor.core.records import DAY_SECONDS, format_time
 from processor.core.report import build_windows, granted_services, service_verdict
 from processor.core.sessions import key_of
 from processor.core.usage import Cell, day_of
+from processor.core.weights import count_risks
 
 SERVICES_TOLD = 10
 NOT_GRANTED_MAX = 200

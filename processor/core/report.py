@@ -1,6 +1,6 @@
 """The report: what a store holds as of a time, as the JSON that `replay` and `report` print.
 
-`gap_index` is the unused share of the weight of all grants that can be observed, in percent (gap.RISK_WEIGHTS).
+`gap_index` is the unused share of the weight of all grants that can be observed, in percent (weights.RISK_WEIGHTS).
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,10 +8,11 @@ from typing import Any
 
 from processor.core.catalogue import Catalogue, ids_in
 from processor.core.fleet import Fleet, Member
-from processor.core.gap import VERDICTS, Verdicts, gap_index
+from processor.core.gap import VERDICTS, Verdicts
 from processor.core.records import format_time
 from processor.core.tally import CLASSES, Tally
 from processor.core.usage import PrincipalUsage
+from processor.core.weights import gap_index
 
 Json = dict[str, Any]
 

@@ -8,25 +8,18 @@ from dataclasses import dataclass, replace
 from processor.core.catalogue import mask_of_ids
 from processor.core.first_uses import FirstUses
 from processor.core.fleet import Coverage, Fleet, Member
-from processor.core.gap import Logging, PrincipalGap, Verdicts, advance, apply_use, count_risks, gap_index
-from processor.core.report import count_not_granted, granted_services
-from processor.core.sessions import key_of, shard_of
+from processor.core.gap import (
+    Logging,
+    PrincipalGap,
+    Verdicts,
+    advance,
+    apply_success,
+    apply_use,
+)
+from processor.core.gap_counts import GapCounts, count_gap
+from processor.core.sessions import shard_of
 from processor.core.usage import PrincipalUsage
 from processor.core.watch import NOT_WATCHING, Watching
-
-
-@dataclass(frozen=True, slots=True)
-class GapCounts:
-    """What the metrics say of one principal and window. `services` counts unused grants by service; `exempt` counts those
-    of `risks` that somebody has answered for."""
-
-    window: str
-    verdicts: dict[str, int]
-    risks: dict[str, int]
-    exempt: dict[str, int]
-    index: float
-    services: dict[str, int]
-    not_granted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +32,8 @@ class Before:
 
 class Tracker:
     """Follows the fleet from `as_of` on. `changed` holds the keys of principals whose counts may be other than last told;
-    with `keep_before` also `before`: why each changed first, and its verdicts then (None: without grants)."""
+    with `keep_before` also `before`: why each changed first, and its verdicts then (None: without grants). Without `fill` the
+    caller goes through `fill`, before anything else."""
 
     def __init__(
         self,
@@ -49,6 +43,7 @@ class Tracker:
         watching: Watching = NOT_WATCHING,
         *,
         keep_before: bool = False,
+        fill: bool = True,
     ) -> None:
         self.fleet = fleet
         self.as_of = as_of
@@ -63,8 +58,15 @@ class Tracker:
         self._turns: list[tuple[int, int]] = []
         self._by_account: dict[str, set[int]] = {}
         self.first_uses = FirstUses(fleet, watching)
-        for member in fleet.members():
-            self.add(key_of(member.principal), member)
+        if fill:
+            for _ in self.fill(usages):
+                pass
+
+    def fill(self, usages: Iterable[PrincipalUsage]) -> Iterator[None]:
+        """Follow all that are known, one a step, so that the caller can let others go on in between."""
+        for key, member in self.fleet.find_members():
+            self.add(key, member)
+            yield
         self.first_uses.fill(usages)
 
     def add(self, key: int, member: Member) -> PrincipalGap:
@@ -85,6 +87,7 @@ class Tracker:
         turned, used = gap.turns_at, list(gap.used)
         as_of, observable = self.fleet.time_of(account_id, self.as_of), self.fleet.observable(account_id)
         size, news = self.fleet.catalogue.size, self.first_uses.actions
+        granted = self.fleet.member(key).granted
         seen = []
         for action in actions:
             cell = usage.cells[action]
@@ -95,6 +98,9 @@ class Tracker:
                     self._change(key, "use", used)
                 if not observable >> action & 1:
                     seen.append(action)
+            if granted is not None and cell.last_success and not granted.granted >> action & 1:
+                self.changed.add(key)
+                apply_success(gap, cell.last_success, as_of, self.fleet.windows)
             if action in news and cell.last_success:
                 self.first_uses.note((key, action), usage, now)
         if seen:
@@ -258,31 +264,7 @@ class Tracker:
     def count(self, key: int) -> tuple[Member, list[GapCounts]]:
         """What the metrics say of a principal; nothing for one without an inventory."""
         member = self.fleet.member(key)
-        if member.granted is None:
-            return member, []
-        granted = member.granted.granted
-        catalogue = self.fleet.catalogue
-        escalation = catalogue.escalation_mask(granted)
-        verdicts = self.fleet.verdicts_of(member, self._gaps[key], self.as_of)
-        as_of = self.fleet.time_of(member.principal.account_id, self.as_of)
-        exempt = self._watching.exemptions.exempt_mask(catalogue, member.principal.arn, "unused", self.as_of)
-        counts = []
-        for window, judged in zip(self.fleet.windows, verdicts, strict=True):
-            counts.append(
-                GapCounts(
-                    window.label,
-                    {name: getattr(judged, name).bit_count() for name in _VERDICTS},
-                    count_risks(catalogue, judged.unused, escalation),
-                    count_risks(catalogue, judged.unused & exempt, escalation) if exempt else {},
-                    gap_index(catalogue, judged, granted, escalation),
-                    self._count_services(judged),
-                    count_not_granted(member, as_of - window.seconds),
-                )
-            )
-        return member, counts
-
-    def _count_services(self, judged: Verdicts) -> dict[str, int]:
-        return {service: mask.bit_count() for service, mask in granted_services(self.fleet.catalogue, judged.unused)}
+        return member, count_gap(self.fleet, member, self._gaps[key], self.as_of, self._watching)
 
     def gap_of(self, key: int) -> PrincipalGap:
         return self._gaps[key]
@@ -295,6 +277,3 @@ class Tracker:
 
     def __len__(self) -> int:
         return len(self._gaps)
-
-
-_VERDICTS = ("used", "unused", "unobservable", "too_new", "unproven")

@@ -11,7 +11,6 @@ from processor.core.exemptions import Exemptions
 from processor.core.fleet import Fleet, Member
 from processor.core.privileged import gravest_risk, risky_mask
 from processor.core.records import DAY_SECONDS
-from processor.core.sessions import key_of
 from processor.core.usage import PrincipalUsage
 
 LATE_SECONDS_MAX = DAY_SECONDS
@@ -92,7 +91,9 @@ class Watch:
     told; `learning_changes` goes up when somebody begins or ends to learn.
     """
 
-    def __init__(self, fleet: Fleet, usages: Iterable[PrincipalUsage], watching: Watching, as_of: int) -> None:
+    def __init__(
+        self, fleet: Fleet, usages: Iterable[PrincipalUsage], watching: Watching, as_of: int, *, fill: bool = True
+    ) -> None:
         self.break_glass: dict[str, BreakGlassUse] = {}
         self.denied: dict[str, Denied] = {}
         self.denied_changed: set[str] = set()
@@ -104,10 +105,18 @@ class Watch:
         self._counted: dict[tuple[int, int], int] = {}
         self._learning: dict[int, int] = {}
         self._met: set[int] = set()
-        for member in fleet.members():
-            self._note_learning(key_of(member.principal), member, as_of)
-        for usage in usages:
+        if fill:
+            for _ in self.fill(usages, as_of):
+                pass
+
+    def fill(self, usages: Iterable[PrincipalUsage], as_of: int) -> Iterator[None]:
+        """Take in all that are known, one a step, as Tracker.fill."""
+        for key, member in self._fleet.find_members():
+            self._note_learning(key, member, as_of)
+            yield
+        for usage in list(usages):
             self._take(usage, list(usage.cells), None, None)
+            yield
 
     def apply_uses(self, usage: PrincipalUsage, actions: Iterable[int], span: tuple[int, int], now: int) -> None:
         """Take in that some cells of a principal changed, in a flush that moves the verdicts' time over `span`, at `now` by

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from processor.core.first_uses import FIRST_USES_MAX, FirstUse
 from processor.core.fleet import Member
+from processor.core.gap_counts import GapCounts
 from processor.core.sessions import SHARDS, key_of, shard_of
-from processor.core.tracker import GapCounts, Tracker
+from processor.core.tracker import Tracker
 from processor.shell.metrics import CATALOGUE, ROWS, Line, escape, pack_family, write_head, write_lines
 
 STEP_PRINCIPALS = 2

@@ -5,7 +5,7 @@ version reads the same grants by name; what it added is not granted until the ne
 """
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -188,25 +188,23 @@ def write_grants(
     inventory: dict[int, InventoryPrincipal],
     fresh: Mapping[int, InventoryPrincipal],
     as_of: int,
-) -> list[Command]:
-    """Put `fresh` in place of the stored `inventory`, for the accounts that it tells of; returns what to write.
+) -> Iterator[Command]:
+    """Put `fresh` in place of the stored `inventory`, for the accounts that it tells of; gives what to write, one by one.
 
     A grant that the stored inventory of its principal did not show dates from `as_of`.
     """
     if not fresh:
-        return []
+        return
     accounts = {found.account_id for found in fresh.values()}
-    commands: list[Command] = []
     for key in [key for key, found in inventory.items() if found.account_id in accounts and key not in fresh]:
         del inventory[key]
-        commands.append(("HDEL", store.shard_key(shard_of(key), b"g"), key.to_bytes(8, "big")))
+        yield "HDEL", store.shard_key(shard_of(key), b"g"), key.to_bytes(8, "big")
     for key, found in fresh.items():
         dated = date_grants(found, inventory.get(key), as_of)
         inventory[key] = dated
         packed = pack_grants(dated, catalogue.version)
-        commands.append(("HSET", store.shard_key(shard_of(key), b"g"), key.to_bytes(8, "big"), packed))
-    commands.append(("HSET", store.key(b"catalogues"), catalogue.version, pack_names(catalogue)))
-    return commands
+        yield "HSET", store.shard_key(shard_of(key), b"g"), key.to_bytes(8, "big"), packed
+    yield "HSET", store.key(b"catalogues"), catalogue.version, pack_names(catalogue)
 
 
 def pack_names(catalogue: Catalogue) -> bytes:
