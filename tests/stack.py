@@ -232,6 +232,7 @@ class Stack:
         config["alerting"]["alertmanagers"] = [
             {"static_configs": [{"targets": [f"127.0.0.1:{self.ports['alertmanager']}"]}]}
         ]
+        del config["scrape_configs"][0]["dns_sd_configs"]
         config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{self.ports['gapwatch']}"]}]
         (self.folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self._run(

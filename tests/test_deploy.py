@@ -8,18 +8,22 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 from queries import DEPLOY, RULE_FILES, find_program
 
+from processor.__main__ import main as cli
 from processor.settings import AlertsSettings, read_settings
 from processor.watching import load_exemptions
 
 CHART = DEPLOY / "helm" / "gapwatch"
 KUBERNETES = "1.31"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+FLEET = yaml.safe_load((DEPLOY / "compose.fleet.yml").read_text())
+SERVICES = {**FLEET["services"], **COMPOSE["services"]}
 OPERATOR_KINDS = {"PodMonitor": "podmonitors", "PrometheusRule": "prometheusrules", "ServiceMonitor": "servicemonitors"}
 """The Prometheus operator's, and their files in its Go module (example/prometheus-operator-crd), which .ci/run fetches."""
 
@@ -187,18 +191,38 @@ def test_compose_takes_the_file() -> None:
             shutil.which(command[0])
             and not subprocess.run([*command, "version"], capture_output=True, check=False).returncode
         ):
-            done = subprocess.run(
-                [*command, "--file", DEPLOY / "compose.yml", "config"], capture_output=True, check=False, timeout=60
-            )
-            assert done.returncode == 0, done.stderr.decode()
+            fleet = ["--file", DEPLOY / "compose.fleet.yml", "--profile", "notify"]
+            for more in ([], fleet):
+                done = subprocess.run(
+                    [*command, "--file", DEPLOY / "compose.yml", *more, "config"],
+                    capture_output=True, check=False, timeout=60,
+                )  # fmt: skip
+                assert done.returncode == 0, done.stderr.decode()
             return
     find_program("docker-compose", "docker-compose")
 
 
-@pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
+@pytest.mark.parametrize("file", [COMPOSE, FLEET], ids=["one process", "fleet"])
+def test_gapwatch_takes_the_commands_of_compose(file: dict[str, Any], tmp_path: Path) -> None:
+    inventory = tmp_path / "iam.json"
+    inventory.touch()
+    found = [
+        service["command"] for service in file["services"].values() if service.get("image", "gapwatch") == "gapwatch"
+    ]
+    assert found
+    for words in found:
+        command: click.Command | None = cli
+        rest = [word.replace("/inventory/iam.json", str(inventory)) for word in words]
+        while isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), rest.pop(0))
+            assert command is not None, words
+        command.make_context(words[0], rest)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
 def test_services_are_pinned_and_on_loopback_only(name: str) -> None:
-    service = COMPOSE["services"][name]
-    assert name == "gapwatch" or re.search(r":v?\d+\.\d+", service["image"]), service["image"]
+    service = SERVICES[name]
+    assert service["image"] == "gapwatch" or re.search(r":v?\d+\.\d+", service["image"]), service["image"]
     for port in service.get("ports", ()):
         assert port.startswith("127.0.0.1:")
     for volume in service.get("volumes", ()):
