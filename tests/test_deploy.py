@@ -75,10 +75,14 @@ def render_chart(*values: str) -> list[dict[str, Any]]:
 
 
 EVERYTHING = ("--set", "autoscaling.enabled=true,serviceMonitor.enabled=true")
+MODES = pytest.mark.parametrize(
+    "mode", [(), ("--set", "fleet.enabled=true,fleet.passwordSecretName=kafka")], ids=["one process", "fleet"]
+)
 
 
-def test_the_chart_has_every_part_and_kubernetes_takes_it() -> None:
-    parts = render_chart(*EVERYTHING)
+@MODES
+def test_the_chart_has_every_part_and_kubernetes_takes_it(mode: tuple[str, ...]) -> None:
+    parts = render_chart(*EVERYTHING, *mode)
     assert {part["kind"] for part in parts} == {
         "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "PodMonitor",
         "PrometheusRule", "Service", "ServiceAccount", "ServiceMonitor",
@@ -106,23 +110,59 @@ def test_helm_finds_nothing_to_complain_of() -> None:
     assert done.returncode == 0, done.stdout.decode()
 
 
-def test_pods_run_as_nobody_on_a_read_only_root() -> None:
-    (deployment,) = (part for part in render_chart() if part["kind"] == "Deployment")
-    pod = deployment["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert pod["securityContext"]["runAsNonRoot"]
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not pod["automountServiceAccountToken"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
-    # A password in the address is nobody's who may only read the deployment.
-    assert container["env"] == [
-        {"name": "GAPWATCH_REDIS", "valueFrom": {"secretKeyRef": {"name": "gapwatch-redis", "key": "url"}}}
-    ]
+@MODES
+def test_pods_run_as_nobody_on_a_read_only_root(mode: tuple[str, ...], tmp_path: Path) -> None:
+    (inventory := tmp_path / "iam.json").touch()
+    roles = {}
+    for deployment in (part for part in render_chart(*mode) if part["kind"] == "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod["automountServiceAccountToken"]
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
+            # A password in the address is nobody's who may only read the deployment.
+            redis, *kafka = container["env"]
+            secret = {"secretKeyRef": {"name": "gapwatch-redis", "key": "url"}}
+            assert redis == {"name": "GAPWATCH_REDIS", "valueFrom": secret}
+            assert [each["name"] for each in kafka] == (
+                ["GAPWATCH_KAFKA_BROKERS", "GAPWATCH_KAFKA_PASSWORD"] if mode else []
+            )
+            roles[container["args"][0]] = deployment["spec"].get("replicas")
+            given = {"GAPWATCH_REDIS": "redis://redis", "GAPWATCH_KAFKA_BROKERS": "kafka:9092"}
+            parse_command([arg.replace("/inventory/iam.json", str(inventory)) for arg in container["args"]], given)
+    assert roles == ({"topics": 2, "intake": 2, "ledger": 3, "page": 1} if mode else {"run": 2})
+
+
+def test_more_ledgers_come_with_lag_and_the_page_has_a_service_of_its_own() -> None:
+    parts = render_chart(*EVERYTHING, "--set", "fleet.enabled=true")
+    (scaler,) = (part for part in parts if part["kind"] == "HorizontalPodAutoscaler")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == "watch-gapwatch-ledger"
+    assert scaler["spec"]["minReplicas"] == 3
+    services = {part["metadata"]["name"]: part["spec"]["selector"] for part in parts if part["kind"] == "Service"}
+    assert services["watch-gapwatch-page"]["app.kubernetes.io/component"] == "page"
+    (monitor,) = (part for part in parts if part["kind"] == "ServiceMonitor")
+    labels = monitor["spec"]["selector"]["matchLabels"].items()
+    scraped = [part for part in parts if part["kind"] == "Service" and labels <= part["metadata"]["labels"].items()]
+    assert [part["metadata"]["name"] for part in scraped] == ["watch-gapwatch"]
+
+
+def parse_command(words: list[str], environment: dict[str, str]) -> None:
+    """Fails where gapwatch has no such command or option."""
+    command: click.Command | None = cli
+    rest = list(words)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        while isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), rest.pop(0))
+            assert command is not None, words
+        command.make_context(words[0], rest)
 
 
 def test_the_chart_carries_the_rules_and_dashboards_of_this_repository(tmp_path: Path) -> None:
@@ -211,12 +251,7 @@ def test_gapwatch_takes_the_commands_of_compose(file: dict[str, Any], tmp_path: 
     ]
     assert found
     for words in found:
-        command: click.Command | None = cli
-        rest = [word.replace("/inventory/iam.json", str(inventory)) for word in words]
-        while isinstance(command, click.Group):
-            command = command.get_command(click.Context(command), rest.pop(0))
-            assert command is not None, words
-        command.make_context(words[0], rest)
+        parse_command([word.replace("/inventory/iam.json", str(inventory)) for word in words], {})
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
