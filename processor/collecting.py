@@ -8,14 +8,15 @@ times in a process' life.
 """
 
 import gc
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 SETTLED_AFTER = 5
-"""Collections of the middle generation, each of NEW_A_COLLECTION new objects, before what is left of them is put aside."""
+"""Collections of the middle generation, each of some 7,000 new objects, before what is left of them is put aside."""
 
-NEW_A_COLLECTION = 7_000
-"""700 of the youngest, ten times: Python's own thresholds."""
+LOOKED_SECONDS = 60.0
+"""How often it is counted what was put aside: that takes a tenth of a walk."""
 
 NEVER = 1_000_000_000
 WALKED_MIN = 100_000
@@ -30,7 +31,7 @@ class Collecting:
         gc.set_threshold(*gc.get_threshold()[:2], NEVER)
         self.walks = 0
         self._known = 0
-        self._added = 0
+        self._looked_at = time.monotonic()
         if gc.get_freeze_count():  # What was loaded before is gone, and was put aside.
             self._walk()
         gc.freeze()
@@ -39,7 +40,6 @@ class Collecting:
         """Put aside all that was loaded. What of it is a dead cycle is found by the first walk."""
         gc.freeze()
         self._known = gc.get_freeze_count()
-        self._added = 0
 
     def _walk(self) -> None:
         gc.unfreeze()
@@ -47,23 +47,20 @@ class Collecting:
         gc.freeze()
         self.walks += 1
         self._known = gc.get_freeze_count()
-        self._added = 0
 
     def settle(self) -> None:
         """Put aside what has lived for a while, if there is enough of it."""
-        collections = gc.get_count()[2]
-        if collections < SETTLED_AFTER:
+        if gc.get_count()[2] < SETTLED_AFTER:
             return
         gc.collect(1)
-        # At most so many are left of them. They are not counted by gc.get_objects: who has a list of all objects may break what
-        # another thread makes (a tuple that is still growing must have no other owner).
-        self._added += (collections + 1) * NEW_A_COLLECTION
         gc.freeze()
-        if self._added > max(self._known, WALKED_MIN):
-            # Most of what was put aside may be gone again. To count what is there costs a tenth of a walk.
+        # What is new is not counted by gc.get_objects: who has a list of all objects may break what another thread makes (a tuple
+        # that is still growing must have no other owner).
+        now = time.monotonic()
+        if now - self._looked_at >= LOOKED_SECONDS:
+            self._looked_at = now
             if gc.get_freeze_count() > 2 * max(self._known, WALKED_MIN):
                 self._walk()
-            self._added = 0
 
 
 @contextmanager

@@ -116,6 +116,11 @@ class Fleet:
             return Member(usage.principal, usage, None, None)
         return Member(principal_of(inventory), usage, inventory, granted_of(inventory))
 
+    def granted_mask(self, key: int) -> int | None:
+        """The actions that are granted to a principal, None where no inventory has it."""
+        found = self._inventory.get(key)
+        return None if found is None else found.grants.granted
+
     def logging_of(self, account_id: str) -> Logging:
         return self._logging.get(account_id) or self._logging.get("*", NO_LOGGING_SET)
 

@@ -87,7 +87,7 @@ class Tracker:
         turned, used = gap.turns_at, list(gap.used)
         as_of, observable = self.fleet.time_of(account_id, self.as_of), self.fleet.observable(account_id)
         size, news = self.fleet.catalogue.size, self.first_uses.actions
-        granted = self.fleet.member(key).granted
+        granted = self.fleet.granted_mask(key)
         seen = []
         for action in actions:
             cell = usage.cells[action]
@@ -98,7 +98,7 @@ class Tracker:
                     self._change(key, "use", used)
                 if not observable >> action & 1:
                     seen.append(action)
-            if granted is not None and cell.last_success and not granted.granted >> action & 1:
+            if granted is not None and cell.last_success and not granted >> action & 1:
                 self.changed.add(key)
                 apply_success(gap, cell.last_success, as_of, self.fleet.windows)
             if action in news and cell.last_success:
