@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
@@ -13,6 +14,7 @@ from processor.shell.brokers import StalledError
 STOP_SECONDS_MAX = 3.0
 """How long a Redis that does not answer may hold up the end."""
 
+END_SECONDS_MAX = 20.0
 PULSE_SECONDS = 5.0
 
 Warn = Callable[[str], None]
@@ -44,12 +46,29 @@ def start_again(error: StalledError, warn: Warn) -> NoReturn:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
+    """An event that SIGTERM and SIGINT set. The process ends END_SECONDS_MAX later at the latest, whatever a client of Kafka or AWS
+    waits for that cannot be cut off: what is not stored by then is read again."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if not stopping.is_set():
+            end = threading.Timer(END_SECONDS_MAX, _end_at_last)
+            end.daemon = True
+            end.start()
+        stopping.set()
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
+        loop.add_signal_handler(name, stop)
     return stopping
+
+
+def _end_at_last() -> None:
+    sys.stderr.write(
+        "gapwatch: something does not come to its end: what is not stored yet is read again at the next start\n"
+    )
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def end_in_time(

@@ -44,6 +44,22 @@ def test_a_message_that_is_neither_acknowledged_nor_refused_is_a_stall(monkeypat
         asyncio.run(send())
 
 
+def test_a_process_that_does_not_come_to_its_end_is_ended() -> None:
+    code = (
+        "import asyncio, os, signal; import processor.stopping as stopping; stopping.END_SECONDS_MAX = 0.2\n"
+        "async def run():\n"
+        "    stopping.stop_on_signals(); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    while True:\n"
+        "        try: await asyncio.sleep(3_600)\n"
+        "        except asyncio.CancelledError: pass\n"
+        "asyncio.run(run())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "does not come to its end" in done.stderr) == (0, True)
+
+
 def test_a_stalled_process_starts_again_as_it_was_called() -> None:
     """Its id stays; what it is called with, too."""
     code = (
