@@ -20,9 +20,8 @@ from processor.core.fresh import Settled
 from processor.core.iam_changes import ChangeTable, IamChange, read_change
 from processor.core.inventory import InventoryPrincipal
 from processor.shell.brokers import BrokerError
-from processor.shell.commands import Command
 from processor.shell.grants import pack_grants
-from processor.shell.inventory_store import load_logging, load_statuses, write_logging, write_status
+from processor.shell.inventory_store import load_logging, load_statuses
 from processor.shell.leases import Leases
 from processor.shell.metrics import Health
 from processor.shell.published_grants import (
@@ -35,7 +34,7 @@ from processor.shell.published_grants import (
 from processor.shell.redis import Store, StoreError
 from processor.shell.scans import InventoryPlan
 from processor.shell.tables import load_changes
-from processor.taking import Taken, Taking, Warn
+from processor.taking import Taking, Warn, write_taken
 from topics import grants
 
 INVENTORY = xxh3_128_digest(b"inventory\0default")
@@ -138,7 +137,7 @@ class FleetInventory:
         self._taking.note(await self.changes.take())
         taken = await self._taking.take()
         await self._publish([*self._encode_undone(), *self._encode_settled(taken.settled)])
-        await self._store.read_many(list(self._write(taken)))
+        await self._store.read_many(list(write_taken(self._store, taken)))
         self._health.inventory, self._health.inventory_changes = self._taking.statuses, self._taking.changes
 
     def _encode_undone(self) -> Iterator[Message]:
@@ -187,9 +186,3 @@ class FleetInventory:
                 await asyncio.sleep(TURN_SECONDS)
             else:
                 return
-
-    def _write(self, taken: Taken) -> Iterator[Command]:
-        for account_id, logging in taken.logging.items():
-            yield write_logging(self._store, account_id, logging)
-        for account_id, status in taken.statuses.items():
-            yield write_status(self._store, account_id, status)

@@ -15,14 +15,12 @@ from processor.shell.inventory_store import (
     AccountStatus,
     find_held,
     load_statuses,
-    write_logging,
     write_settled,
-    write_status,
 )
 from processor.shell.metrics import Health
 from processor.shell.scans import InventoryPlan
 from processor.shell.tables import load_changes
-from processor.taking import TAKEN_A_STEP, Taking, Warn
+from processor.taking import TAKEN_A_STEP, Taking, Warn, write_taken
 
 
 class LiveInventory:
@@ -77,11 +75,7 @@ class LiveInventory:
             opened.known.update(known_by_id(list(each.set.values())))
         opened.logging.update(taken.logging)
         self._relogged.update(taken.logging)
-        return [
-            *commands,
-            *(write_logging(opened.store, account_id, logging) for account_id, logging in taken.logging.items()),
-            *(write_status(opened.store, account_id, status) for account_id, status in taken.statuses.items()),
-        ]
+        return [*commands, *write_taken(opened.store, taken)]
 
 
 StartInventory = Callable[[Opened, Warn, Callable[[], float]], Awaitable[LiveInventory]]

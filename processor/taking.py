@@ -5,7 +5,7 @@ Whoever runs it stores and passes on what `take` returns: `run` into its store, 
 
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,7 +18,9 @@ from processor.core.inventory import InventoryPrincipal
 from processor.core.trails import date_logging
 from processor.pausing import Pauses
 from processor.refresh import Found, FreshLogging, Refresher, Tried
-from processor.shell.inventory_store import AccountStatus
+from processor.shell.commands import Command
+from processor.shell.inventory_store import AccountStatus, write_logging, write_status
+from processor.shell.redis import Store
 from processor.shell.scans import InventoryPlan
 
 Warn = Callable[[str], None]
@@ -35,6 +37,14 @@ class Taken:
     settled: list[Settled] = field(default_factory=list)
     logging: dict[str, Logging] = field(default_factory=dict)
     statuses: dict[str, AccountStatus] = field(default_factory=dict)
+
+
+def write_taken(store: Store, taken: Taken) -> Iterator[Command]:
+    """What the store keeps of accounts by it; grants are kept as each mode does."""
+    for account_id, logging in taken.logging.items():
+        yield write_logging(store, account_id, logging)
+    for account_id, status in taken.statuses.items():
+        yield write_status(store, account_id, status)
 
 
 class Taking:

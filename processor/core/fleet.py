@@ -88,7 +88,7 @@ class Fleet:
 
     def members(self) -> Iterator[Member]:
         """Every principal in scope, by ARN and unique id."""
-        found = [self.member(key) for key in self._usages.keys() | self._inventory.keys() if self.has(key)]
+        found = [member for _, member in self.find_members()]
         found.sort(key=lambda member: (member.principal.arn, member.principal.unique_id or ""))
         return iter(found)
 
