@@ -22,6 +22,7 @@ from processor.replay import FLUSH_SECONDS, FLUSH_USES
 from processor.settings import Settings
 from processor.shell.aws import CALL_ERRORS, Aws, Target, explain, find_code, is_passing
 from processor.shell.digests import FINDINGS_SAID_MAX, Verifier
+from processor.shell.ending import end_tasks
 from processor.shell.files import SourceError
 from processor.shell.log_bucket import LogBucket, read_url
 from processor.shell.objects import NEVER, fetch_object, is_applied, read_object
@@ -265,9 +266,7 @@ async def fetch_all(
             if (found := await fetching.popleft()) is not None:
                 yield found
     finally:
-        for task in (listing, *fetching):
-            task.cancel()
-        await asyncio.gather(listing, *fetching, return_exceptions=True)
+        await end_tasks(listing, *fetching)
 
 
 async def fetch(client: Any, log: LogObject, warn: Warn) -> tuple[LogObject, BinaryIO] | None:

@@ -20,6 +20,7 @@ from processor.core.fresh import Settled
 from processor.core.iam_changes import ChangeTable, IamChange, read_change
 from processor.core.inventory import InventoryPrincipal
 from processor.shell.brokers import BrokerError
+from processor.shell.ending import within
 from processor.shell.grants import pack_grants
 from processor.shell.inventory_store import load_logging, load_statuses
 from processor.shell.leases import Leases
@@ -118,7 +119,7 @@ class FleetInventory:
         finally:
             if self._end():
                 with suppress(TimeoutError, StoreError):
-                    await asyncio.wait_for(self._leases.give_up([INVENTORY]), GIVE_UP_SECONDS_MAX)
+                    await within(GIVE_UP_SECONDS_MAX, self._leases.give_up([INVENTORY]))
 
     def _end(self) -> bool:
         """Stand by. Whether this intake was reading AWS."""

@@ -13,6 +13,7 @@ from processor.ledger_run import BROKER_WAIT_SECONDS, STOP_SECONDS, wait_for_bro
 from processor.opening import build_actions, load_loops
 from processor.sending import NoteChanges, ignore_changes
 from processor.shell.brokers import BrokerError, StalledError
+from processor.shell.ending import end_tasks
 from processor.shell.grants import date_grants, pack_grants, unpack_grants, write_inventory_times
 from processor.shell.http import Server
 from processor.shell.kafka import IntakeLog
@@ -100,9 +101,7 @@ async def _read_sources(order: IntakeOrder, store: Store, tally: Tally, warn: Wa
                 if done.done():
                     done.result()
         finally:
-            for each in (*beside, running):
-                each.cancel()
-            await asyncio.wait((running, *beside), timeout=STOP_SECONDS)
+            await end_tasks(running, *beside, seconds=STOP_SECONDS)
     finally:
         await log.stop()
 

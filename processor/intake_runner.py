@@ -20,6 +20,7 @@ from processor.rejecting import FUTURE_SECONDS_MAX, RejectRatio
 from processor.sending import NoteChanges, Sender, Sent, UsesLog, ignore_changes
 from processor.settings import Settings
 from processor.shell.brokers import BrokerError, BrokerSettings
+from processor.shell.ending import rest_until
 from processor.shell.feeds import Feed, OpenFeed, Slice
 from processor.shell.files import resolve_file
 from processor.shell.leases import RENEW_SECONDS, Leases
@@ -142,8 +143,7 @@ class IntakeRunner:
             await self._leases.close(held)
 
     async def _rest(self, stopping: asyncio.Event) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), self._order.settings.run.poll_seconds)
+        await rest_until(stopping, self._order.settings.run.poll_seconds)
 
     async def _start_again(self) -> None:
         """Read on from what is stored."""

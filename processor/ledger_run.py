@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from processor.settings import Settings, SettingsError, dump_settings
 from processor.shard_parts import ShardParts
 from processor.shards import CALLBACK_SECONDS_MAX, Shards
 from processor.shell.brokers import BrokerError, BrokerSettings, StalledError, connect_admin
+from processor.shell.ending import end_tasks, rest_until, try_for
 from processor.shell.grants import write_catalogue
 from processor.shell.holds import Member
 from processor.shell.http import Server
@@ -72,8 +72,7 @@ async def wait_for_brokers(
             if str(error) != told:
                 warn(f"{error}; waiting for it")
             told = str(error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), BROKER_WAIT_SECONDS)
+            await rest_until(stopping, BROKER_WAIT_SECONDS)
     else:
         return ""
     partitions = len(found.get("partitions") or ())
@@ -213,12 +212,10 @@ class Ledgers:
                 if done.done() and not stopping.is_set():
                     done.result()
         finally:
-            for task in (stop, *tasks):
-                task.cancel()
+            await end_tasks(stop, *tasks, seconds=CALLBACK_SECONDS_MAX)
             await self.shards.stop()
             self._order.health.ready = False
-            with suppress(TimeoutError, Exception):
-                await asyncio.wait_for(app.stop(), CALLBACK_SECONDS_MAX)
+            await try_for(CALLBACK_SECONDS_MAX, app.stop())
 
     def _fail(self, error: BaseException) -> None:
         if not self._failed.done():

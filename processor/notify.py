@@ -17,6 +17,7 @@ from processor.page.reading import Look, take_steps
 from processor.settings import NotifySettings
 from processor.shell.channel_metrics import ChannelHealth
 from processor.shell.channels import Channel, ChannelError, open_channels
+from processor.shell.ending import end_tasks, within
 from processor.shell.redis import Store
 
 LOOK_SECONDS = 1.0
@@ -97,8 +98,7 @@ class Teller:
 
     async def _load(self) -> bool:
         with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(STORE_SECONDS_MAX):
-                found = await self._store.client.hgetall(self._key)
+            found = await within(STORE_SECONDS_MAX, self._store.client.hgetall(self._key))
             self._told = {name.decode(): int(at) for name, at in found.items()}
             return True
         return False
@@ -109,8 +109,7 @@ class Teller:
             return
         pairs = {name: self._told[name] for name in self._unsaved}
         with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(STORE_SECONDS_MAX):
-                await self._store.client.hset(self._key, mapping=pairs)
+            await within(STORE_SECONDS_MAX, self._store.client.hset(self._key, mapping=pairs))
             self._unsaved.clear()
 
     async def _forget(self, now: float) -> None:
@@ -118,8 +117,7 @@ class Teller:
         if not old or self._told is None:
             return
         with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(STORE_SECONDS_MAX):
-                await self._store.client.hdel(self._key, *old)
+            await within(STORE_SECONDS_MAX, self._store.client.hdel(self._key, *old))
             for name in old:
                 del self._told[name]
 
@@ -150,9 +148,7 @@ async def notify_people(
         try:
             yield [teller.health for teller in tellers]
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
 
 
 async def _keep_telling(

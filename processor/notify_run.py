@@ -24,6 +24,7 @@ from processor.shell.alerts_reader import AlertsReader
 from processor.shell.brokers import BrokerError, BrokerSettings
 from processor.shell.channel_metrics import ChannelCollector, ChannelHealth, render_channels
 from processor.shell.channels import check_channels, open_channels
+from processor.shell.ending import rest_until
 from processor.shell.http import Server
 from processor.shell.metrics import describe_build
 from processor.shell.redis import Store
@@ -121,8 +122,7 @@ async def _tell_on(
             if str(error) != told:
                 warn(f"{error}; trying again")
             told = order.why_not = str(error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), BROKER_WAIT_SECONDS)
+            await rest_until(stopping, BROKER_WAIT_SECONDS)
         finally:
             await reader.stop()
 

@@ -26,6 +26,7 @@ from processor.page.site import open_pages
 from processor.run import SWITCH_SECONDS
 from processor.settings import Settings, load_settings
 from processor.shell.commands import Command
+from processor.shell.ending import rest_until
 from processor.shell.http import Server
 from processor.shell.metrics import Health, PipelineCollector, make_registry, render_pipeline
 from processor.shell.redis import Store, StoreError
@@ -169,8 +170,7 @@ async def _follow(order: PageOrder, reading: FleetReading, store: Store, warn: W
                 warn(f"{error}; what was read of it before is shown")
                 order.health.waiting = True
                 pause = AGAIN_SECONDS
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), pause)
+        await rest_until(stopping, pause)
 
 
 async def read_aside(reading: FleetReading, place: Place, store: Store) -> Look:

@@ -23,6 +23,7 @@ from processor.core.fresh import Change, Fresh
 from processor.core.gap import Logging
 from processor.core.iam_changes import Concern
 from processor.shell.aws_errors import AwsError
+from processor.shell.ending import end_tasks, rest_until
 from processor.shell.scans import InventoryPlan, Looked, Scanner, find_moved_accounts
 
 ACCOUNTS_AT_ONCE = 8
@@ -90,7 +91,7 @@ class Refresher:
         self._random = random.Random()  # noqa: S311 - spreads calls, keeps no secret
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
-        self._main: asyncio.Task[None] | None = None
+        self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._gate = asyncio.Semaphore(ACCOUNTS_AT_ONCE)
         self._organization_due = 0.0
@@ -103,7 +104,7 @@ class Refresher:
     def stop(self) -> None:
         """End it, whatever it waits for."""
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._cancel)
+            self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(2.0)
 
     def note(self, noted: Iterable[Noted]) -> None:
@@ -122,18 +123,18 @@ class Refresher:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            with suppress(asyncio.CancelledError):
-                self._main = self._loop.create_task(self._keep())
-                self._loop.run_until_complete(self._main)
-            for task in self._tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+            self._loop.run_until_complete(self._keep_until_stopped())
         finally:
             self._loop.close()
 
-    def _cancel(self) -> None:
-        if self._main is not None:
-            self._main.cancel()
+    async def _keep_until_stopped(self) -> None:
+        keeping, stop = self._loop.create_task(self._keep()), self._loop.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait((keeping, stop), return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done():
+                keeping.result()
+        finally:
+            await end_tasks(keeping, stop, *self._tasks)
 
     async def _keep(self) -> None:
         scanner = Scanner(self._plan, self._catalogue)
@@ -150,8 +151,7 @@ class Refresher:
                 await asyncio.sleep(GATHER_SECONDS)
                 self._look_at_noted(scanner)
             due = [self._organization_due, *(each.due for each in self._accounts.values() if not each.scanning)]
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, min(due) - self._loop.time()))
+            await rest_until(self._wake, max(0.0, min(due) - self._loop.time()))
 
     def _spawn(self, task: Coroutine[Any, Any, None]) -> None:
         started = self._loop.create_task(task)

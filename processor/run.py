@@ -14,6 +14,7 @@ from processor.page.reading import Look, Reader
 from processor.page.site import open_pages
 from processor.runner import Held, Runner, RunOrder
 from processor.shell.channels import check_channels
+from processor.shell.ending import end_tasks
 from processor.shell.http import Server
 from processor.shell.metrics import Health, PipelineCollector, make_registry, render_pipeline
 from processor.shell.redis import Store, StoreLost
@@ -79,7 +80,7 @@ async def hold_once(
     await asyncio.wait((claim, stop), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
     if not claim.done():
-        claim.cancel()
+        await end_tasks(claim)
         return
     claim.result()
     health.why_not = "loading"

@@ -13,6 +13,7 @@ from processor.core.held import Held
 from processor.core.intake import Intake
 from processor.core.records import Rejected
 from processor.core.uses_writer import SliceRows, UsesWriter
+from processor.shell.ending import end_tasks
 from processor.shell.feeds import Feed, Slice
 from processor.shell.follow import count_rows
 from processor.shell.leases import Leases, Move, count_now
@@ -162,8 +163,7 @@ class Sender:
         """Forget what is not stored."""
         sending, self._sending = self._sending, None
         if sending is not None:
-            sending.cancel()
-            await asyncio.wait((sending,))
+            await end_tasks(sending)
         self._group = _Group()
         self._sent = {}
         self.intake.changes.clear()

@@ -15,6 +15,7 @@ from processor.observed import Observed
 from processor.shard import Shard
 from processor.shard_parts import ShardParts
 from processor.shell.brokers import BrokerError
+from processor.shell.ending import within
 from processor.shell.holds import Member, ShardHold
 from processor.shell.modes import check_mode
 from processor.shell.redis import RENEW_SECONDS, Store, StoreError, StoreLost
@@ -94,7 +95,7 @@ class Shards:
                     offsets[number] = offset
 
         try:
-            await asyncio.wait_for(claim_all(), CALLBACK_SECONDS_MAX)
+            await within(CALLBACK_SECONDS_MAX, claim_all())
         except (TimeoutError, BrokerError):
             self.parts.warn("Redis or Kafka does not answer: shards stay unclaimed until it does")
         await self._follow_grants()
@@ -223,7 +224,7 @@ class Shards:
         try:
             if messages:
                 publishing = self._broker.publish(shard.hold.number, messages)
-                begin, end = await asyncio.wait_for(publishing, CALLBACK_SECONDS_MAX)
+                begin, end = await within(CALLBACK_SECONDS_MAX, publishing)
                 shard.note_published(begin, end, len(messages))
         except (TimeoutError, BrokerError) as error:
             self.parts.warn(f"topic gap-changes: {error or 'no answer'}; what moved is told later")
@@ -267,7 +268,7 @@ class Shards:
                 await self._flush_last(shard, ends.get(shard.hold.number) if release else None, release=release)
 
         try:
-            await asyncio.wait_for(flush_all(), CALLBACK_SECONDS_MAX)
+            await within(CALLBACK_SECONDS_MAX, flush_all())
         except TimeoutError:
             self.parts.warn("Redis or Kafka does not answer: what is not stored yet is read again by the next owner")
         finally:

@@ -6,10 +6,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NoReturn
 
 from processor.shell.brokers import StalledError
+from processor.shell.ending import end_tasks
 
 STOP_SECONDS_MAX = 3.0
 """How long a Redis that does not answer may hold up the end."""
@@ -84,7 +84,4 @@ async def end_in_time(
             return
         warn("Redis does not answer: what it has not stored yet is read again at the next start")
     finally:
-        stop.cancel()
-        holding.cancel()
-    with suppress(asyncio.CancelledError):
-        await holding
+        await end_tasks(stop, holding)

@@ -11,6 +11,7 @@ from processor.core.sessions import shard_of
 from processor.shard import Shard
 from processor.shard_parts import ShardParts
 from processor.shell.brokers import BrokerError
+from processor.shell.ending import within
 from processor.shell.gap_text import GapText
 from processor.shell.push import Pusher
 from processor.shell.watch_text import WatchText
@@ -91,7 +92,7 @@ class Telling:
             if not messages:
                 continue
             try:
-                await asyncio.wait_for(self._write([each.written for each in messages]), ALERT_SECONDS_MAX)
+                await within(ALERT_SECONDS_MAX, self._write([each.written for each in messages]))
             except (TimeoutError, BrokerError) as error:
                 why = str(error) or "no answer"
                 self.counts["failed"] += len(messages)

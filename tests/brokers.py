@@ -174,6 +174,7 @@ class Broker:
     def freeze(self) -> None:
         """Stop it where it stands: its connections stay open, and nothing answers."""
         os.killpg(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)  # not before all its threads stand
 
     def resume(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)

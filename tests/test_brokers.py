@@ -12,8 +12,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from brokers import Broker, BrokerFailure, MeshBroker, SecureKafka, answers, find_missing, find_ports
 
+from processor.shell.ending import within
+
 HERE = Path(__file__).parent
-GONE_SECONDS_MAX = 5.0
+GONE_SECONDS_MAX = 30.0
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
@@ -50,7 +52,7 @@ async def read_first(address: str, topic: str) -> bytes:
         place = TopicPartition(topic, 0)
         consumer.assign([place])
         consumer.seek(place, 0)
-        return bytes((await asyncio.wait_for(consumer.getone(), 20)).value)
+        return bytes((await within(20, consumer.getone())).value)
 
 
 def is_frozen_and_back(broker: Broker) -> None:

@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from processor.shell import kafka
 from processor.shell.brokers import BrokerSettings, StalledError
+from processor.shell.ending import within
 from processor.stopping import Pulse
 
 ANYWHERE = BrokerSettings(hosts=("localhost:9092",))
@@ -24,7 +25,7 @@ def test_a_pulse_without_beats_is_a_stall() -> None:
             await asyncio.sleep(0.05)
         told.append("beats" if not watching.done() else "stalled")
         with pytest.raises(StalledError, match="nothing was read, sent or waited for"):
-            await asyncio.wait_for(watching, 30)
+            await within(30, watching)
         return told
 
     assert asyncio.run(watch()) == ["beats"]

@@ -35,6 +35,7 @@ from processor.core.usage import Cell
 from processor.shell import redis as storing
 from processor.shell import sparing
 from processor.shell.embedded import EmbeddedRedis, find_server, start_redis
+from processor.shell.ending import within
 from processor.shell.grants import load_grants, write_grants
 from processor.shell.holds import Member, ShardHold
 from processor.shell.modes import check_mode, enter_kafka_mode
@@ -362,7 +363,7 @@ async def test_a_second_writer_is_refused_while_the_first_renews(connect: Connec
 
     renewing = asyncio.ensure_future(renew())
     with pytest.raises(StoreBusy, match=f"process {os.getpid()} on .*one writer a store"):
-        await asyncio.wait_for(second.claim(), 10)
+        await within(10, second.claim())
     refused.set()
     await renewing  # not cut off: a flush whose answer is not taken was written all the same
     await first.flush([("SET", "mine", "1")])
@@ -406,7 +407,7 @@ async def test_a_standby_takes_over_when_the_owner_gives_up(connect: Connect) ->
     assert not claiming.done()
     assert waits
     await first.close()
-    await asyncio.wait_for(claiming, 3)
+    await within(3, claiming)
     await second.flush([("SET", "mine", "2")])
 
 
@@ -415,7 +416,7 @@ async def test_a_silent_owner_is_replaced_after_a_while(connect: Connect, monkey
     first = await claim_new(connect)
     second = await connect()
     begin = time.monotonic()
-    await asyncio.wait_for(second.claim(), 5)
+    await within(5, second.claim())
     assert time.monotonic() - begin >= 0.4
     with pytest.raises(StoreLost, match="was taken by"):
         await first.flush([("SET", "mine", "1")])
@@ -430,7 +431,7 @@ async def test_an_owner_that_was_killed_on_this_host_is_replaced_at_once(
         writer.kill()
         writer.wait()
     second = await connect()
-    await asyncio.wait_for(second.claim(), 2)
+    await within(2, second.claim())
 
 
 async def test_two_that_claim_at_once_do_not_both_hold_it(connect: Connect) -> None:
@@ -438,7 +439,7 @@ async def test_two_that_claim_at_once_do_not_both_hold_it(connect: Connect) -> N
 
     async def claim(store: Store) -> bool:
         try:
-            await asyncio.wait_for(store.claim(), 1.0)
+            await within(1.0, store.claim())
         except (TimeoutError, StoreBusy):
             return False
         return True
@@ -497,7 +498,7 @@ async def test_a_redis_that_came_back_older_is_seen(connect: Connect, by: str, o
     with pytest.raises(StoreLost, match="came back older"):
         await (state.flush() if by == "flush" else store.renew())
     # It goes on from what is there, as soon as it asks.
-    await asyncio.wait_for(store.claim(standby=True), 3)
+    await within(3, store.claim(standby=True))
     again = await load_state(store)
     expected = build_ledger(1_800, 5)
     fill_ledger(expected, 0, 50 if older == "some flushes" else 0)
@@ -550,7 +551,7 @@ async def test_a_full_redis_stops_progress_and_nothing_is_lost(connect: Connect)
     assert "maxmemory" in waits[-1]
     assert await read_all_keys(store) == before
     await store.client.config_set("maxmemory", 0)
-    await asyncio.wait_for(flushing, 5)
+    await within(30, flushing)
     again = await load_state(store)
     assert read_cells(again.ledger, SMALL.names) == read_cells(state.ledger, SMALL.names)
 
@@ -619,7 +620,7 @@ async def test_a_redis_that_was_killed_and_came_back_goes_on(plain_redis: PlainR
     assert not flushing.done()
     assert waits
     await asyncio.to_thread(plain_redis.start)
-    await asyncio.wait_for(flushing, 5)
+    await within(30, flushing)
     again = await load_state(store)
     assert read_cells(again.ledger, SMALL.names) == read_cells(state.ledger, SMALL.names)
     await store.close()
@@ -635,7 +636,7 @@ async def test_a_frozen_redis_holds_up_and_nothing_more(plain_redis: PlainRedis)
     await asyncio.sleep(0.5)
     assert not flushing.done()
     plain_redis.process.send_signal(signal.SIGCONT)
-    await asyncio.wait_for(flushing, 5)
+    await within(30, flushing)
     again = await load_state(store)
     assert read_cells(again.ledger, SMALL.names) == read_cells(state.ledger, SMALL.names)
     await store.close()
@@ -648,7 +649,7 @@ async def test_a_redis_that_will_not_come_back_is_an_error(tmp_path: Path) -> No
     os.kill(redis.pid, signal.SIGKILL)
     try:
         with pytest.raises(StoreError, match="it ended"):
-            await asyncio.wait_for(store.flush([("SET", "a", "b")]), 5)
+            await within(5, store.flush([("SET", "a", "b")]))
     finally:
         await store.close()
         redis.stop()

@@ -4,7 +4,6 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from processor.opening import Place, load_loops
 from processor.run import run_forever
 from processor.runner import Held, RunOrder
 from processor.settings import LoggingSettings, RunSettings, Settings
+from processor.shell.ending import rest_until
 from processor.shell.tables import load_catalogue
 from processor.stopping import stop_on_signals
 
@@ -111,8 +111,7 @@ async def write_log(company: Company, log: Path, history: tuple[int, int], stopp
             file.write(lines)
             await asyncio.sleep(0)
         for at, record in company.live():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), max(0.0, at - time.time()))
+            await rest_until(stopping, max(0.0, at - time.time()))
             if stopping.is_set():
                 return
             file.write(orjson.dumps(record) + b"\n")

@@ -4,7 +4,6 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from processor.core.explain import ascii_safe
@@ -14,6 +13,7 @@ from processor.core.sessions import key_of
 from processor.demo.company import Company
 from processor.demo.stories import Story
 from processor.runner import Held, Runner
+from processor.shell.ending import rest_until
 from processor.shell.terminal import expect_broken_pipe, silence_output
 
 ROWS = 12
@@ -139,8 +139,7 @@ class Shower:
             for told in view.stories:
                 if told.state and told.state != "not seen yet" and told.story.name not in self._told:
                     self._tell_once(told)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), SHOW_SECONDS)
+            await rest_until(stopping, SHOW_SECONDS)
 
     def _print_progress(self, view: View, shown: int) -> None:
         read = view.records.get("read", 0)

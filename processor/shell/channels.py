@@ -3,7 +3,6 @@
 A webhook's address is a secret, whoever has it can post: it comes from a file and is in no error, log or store.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from xxhash import xxh3_128_hexdigest
 
 from processor.core.notices import Notice, write_lines, write_slack, write_subject
 from processor.settings import NotifySettings, SettingsError
+from processor.shell.ending import within
 
 SEND_SECONDS_MAX = 10.0
 MESSAGE_BYTES_MAX = 200_000
@@ -83,14 +83,14 @@ class Topic:
             ids = xxh3_128_hexdigest(" ".join(notice.id for notice in notices).encode())
             more = {"MessageGroupId": "gapwatch", "MessageDeduplicationId": ids}
         try:
-            async with asyncio.timeout(SEND_SECONDS_MAX):
-                await self._client.publish(
-                    TopicArn=self._arn,
-                    Subject=write_subject(notices),
-                    Message=text,
-                    MessageAttributes={"kind": {"DataType": "String", "StringValue": kinds}},
-                    **more,
-                )
+            publishing = self._client.publish(
+                TopicArn=self._arn,
+                Subject=write_subject(notices),
+                Message=text,
+                MessageAttributes={"kind": {"DataType": "String", "StringValue": kinds}},
+                **more,
+            )
+            await within(SEND_SECONDS_MAX, publishing)
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             raise ChannelError(f"{self._arn} answers {code or 'an error'}") from None

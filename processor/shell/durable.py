@@ -11,7 +11,8 @@ from contextlib import suppress
 
 from redis.exceptions import RedisError, ResponseError
 
-from processor.shell.feeds import Feed, cancel
+from processor.shell.ending import end_tasks, within
+from processor.shell.feeds import Feed
 from processor.shell.redis import Store
 
 WITHOUT_WAITAOF_SECONDS = 2.0
@@ -44,12 +45,12 @@ class Acknowledger:
         """Acknowledge what is left, as far as that is soon done."""
         if self._task is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._flushed.join(), STOP_SECONDS_MAX)
+                await within(STOP_SECONDS_MAX, self._flushed.join())
 
     async def stop(self) -> None:
         """Acknowledge no more."""
         if self._task is not None:
-            await cancel(self._task)
+            await end_tasks(self._task)
 
     async def _acknowledge(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 Read beside the writer and never waited for long, nor at all where it is known to be `away`: a page must come then, too.
 """
 
-import asyncio
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from redis.exceptions import RedisError
 
 from processor.core.usage import Cell, PrincipalUsage, day_of
 from processor.shell.commands import Command
+from processor.shell.ending import within
 from processor.shell.layout import merge_facets
 from processor.shell.redis import Store
 from processor.shell.state import State
@@ -27,12 +27,10 @@ async def read_quickly(store: Store, commands: list[Command]) -> list[Any] | Non
     if not commands:
         return []
     try:
-        async with asyncio.timeout(STORE_SECONDS_MAX):
-            pipe = store.client.pipeline(transaction=False)
-            async with pipe:
-                for command in commands:
-                    pipe.execute_command(*command)
-                return list(await pipe.execute())
+        async with store.client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            return list(await within(STORE_SECONDS_MAX, pipe.execute()))
     except (RedisError, OSError, TimeoutError):
         return None
 

@@ -13,10 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mappin
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from processor.core.batches import Decoded
 from processor.core.compiled import Numbers
+from processor.shell.ending import end_tasks, rest_until, within
 
 SLICES_HELD_MAX = 4
 """Slices that are read before they are applied: a few MB each."""
@@ -181,13 +182,11 @@ class Merged:
         await self.stop()
         for feed in self.feeds:
             with suppress(TimeoutError):
-                await asyncio.wait_for(feed.close(), CLOSE_SECONDS_MAX)
+                await within(CLOSE_SECONDS_MAX, feed.close())
 
     async def stop(self) -> None:
         """Read no more; what was read stays to be taken."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         self._tasks = []
 
     async def _watch(self) -> None:
@@ -210,8 +209,7 @@ class Merged:
             self._raise_failure()
             self._news.clear()
             if not self._stopping.is_set():
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), seconds)
+                await rest_until(self._news, seconds)
         if not self._held:
             return None
         self._room.release()
@@ -264,9 +262,3 @@ class Backoff:
         most = min(self._max, self._first * 2**self._failures)
         self._failures = min(self._failures + 1, 30)
         await asyncio.sleep(random.uniform(0, most))  # noqa: S311 - jitter is no secret
-
-
-async def cancel(task: "asyncio.Task[Any]") -> None:
-    """End a task, and wait until it has ended."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -6,13 +6,14 @@ intake all of them, without a consumer group, from where each wants.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from processor.core.gap_changes import Written
 from processor.core.records import Rejected
 from processor.core.redact import describe_bytes, redact
 from processor.shell.brokers import BrokerError, BrokerSettings, StalledError, connection_options
+from processor.shell.ending import try_for, within
 from processor.shell.published_grants import PublishedGrants
 from topics import alerts, coverage, gap_changes, grants, rejected, uses
 from topics.contract import MESSAGE_BYTES_MAX, SHARDS
@@ -65,16 +66,14 @@ async def wait_acknowledged(sent: Iterable[Awaitable[object]], settings: BrokerS
     """Wait for messages that were sent. Raises BrokerError for one that was refused, StalledError where none is either."""
     with name_failures(settings):
         try:
-            await asyncio.wait_for(asyncio.gather(*sent), ANSWER_SECONDS_MAX)
+            await within(ANSWER_SECONDS_MAX, asyncio.gather(*sent))
         except TimeoutError as error:
             raise StalledError(f"Kafka has not acknowledged what was sent {ANSWER_SECONDS_MAX:.0f} s ago") from error
 
 
 async def stop_all(*clients: "AIOKafkaProducer | AIOKafkaConsumer | None") -> None:
     """Disconnect. A client that does not come to its end is left as it is: the process ends, or starts again."""
-    with suppress(TimeoutError):
-        stopping = (client.stop() for client in clients if client is not None)
-        await asyncio.wait_for(asyncio.gather(*stopping, return_exceptions=True), CLOSE_SECONDS_MAX)
+    await try_for(CLOSE_SECONDS_MAX, *(client.stop() for client in clients if client is not None))
 
 
 class LedgerLog:

@@ -17,7 +17,8 @@ from xxhash import xxh3_128
 from processor.core.batches import Decoded
 from processor.core.lineage import Shard, find_ready
 from processor.shell.aws import CALL_ERRORS, Aws, Calls, Target, find_code, refuse
-from processor.shell.feeds import ALONE, Backoff, FeedHealth, Positions, Sharing, Slice, cancel
+from processor.shell.ending import end_tasks
+from processor.shell.feeds import ALONE, Backoff, FeedHealth, Positions, Sharing, Slice
 from processor.shell.files import SourceError
 from processor.shell.get_records import ANSWER, RecordsAnswer, cut_records, take_answers
 from processor.shell.pace import ANSWER_BYTES_MAX, CALLS_SECONDS, Budget, Pace
@@ -99,7 +100,7 @@ class KinesisFeed:
             self._client = await stack.enter_async_context(self._open_client(attempts=1))
             take_answers(self._client)
             supervising = asyncio.create_task(self._supervise())
-            stack.push_async_callback(cancel, supervising)
+            stack.push_async_callback(end_tasks, supervising)
             while True:
                 taking = asyncio.ensure_future(self._slices.get())
                 await asyncio.wait((taking, supervising), return_when=asyncio.FIRST_COMPLETED)
@@ -139,8 +140,7 @@ class KinesisFeed:
                 else:
                     await asyncio.sleep(pause)
         finally:
-            for task in tasks.values():
-                await cancel(task)
+            await end_tasks(*tasks.values())
 
     def _lacks_children(self, shards: list[Shard]) -> bool:
         """Whether a shard has ended, read by whomever, whose children are not listed yet."""
@@ -154,7 +154,7 @@ class KinesisFeed:
         ready = {shard.shard_id: shard for shard in find_ready(shards, self._is_applied)}
         chosen = await self._choose(shards, list(ready))
         for shard_id in tasks.keys() - chosen - self._ended():
-            await cancel(tasks.pop(shard_id))
+            await end_tasks(tasks.pop(shard_id))
             left = self._progress.pop(shard_id)
             await self._sharing.leave(left.name, left.handed)
         for shard_id in ready.keys() & chosen - tasks.keys() - self._progress.keys():

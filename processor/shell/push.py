@@ -7,7 +7,6 @@ Nothing waits for Alertmanager: what cannot be sent is tried again with the next
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from time import time
 from typing import Any
@@ -18,6 +17,7 @@ import aiohttp
 from processor.core.first_uses import NEWS_SECONDS, FirstUse
 from processor.core.privileged import is_told
 from processor.settings import AlertsSettings
+from processor.shell.ending import end_tasks, rest_until
 
 AGAIN_SECONDS = 60.0
 POST_SECONDS_MAX = 5.0
@@ -60,17 +60,14 @@ class Pusher:
     async def stop(self) -> None:
         """End at once: what was not sent is posted at the next start, or told by the rule."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     async def _push_forever(self) -> None:
         timeout = aiohttp.ClientTimeout(total=POST_SECONDS_MAX)
         pause = AGAIN_SECONDS
         async with aiohttp.ClientSession(timeout=timeout) as client:
             while True:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), pause)
+                await rest_until(self._woken, pause)
                 self._woken.clear()
                 if not self._told or await self._post(client):
                     pause = AGAIN_SECONDS

@@ -54,6 +54,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from processor.core.sessions import SHARDS
 from processor.shell.commands import Command, pack_in_turns
+from processor.shell.ending import end_tasks, within
 from processor.shell.owners import is_dead_here, name_host, name_owner
 
 EMBEDDED = "embedded"
@@ -191,7 +192,7 @@ class Store:
         """Give up the hold, so that the next writer need not wait, and disconnect."""
         try:
             if self._last.owner:
-                await asyncio.wait_for(self.release(), RELEASE_SECONDS_MAX)
+                await within(RELEASE_SECONDS_MAX, self.release())
         except (RedisError, StoreError, TimeoutError, OSError):
             pass  # The next writer finds an owner that no longer renews.
         finally:
@@ -294,8 +295,7 @@ class Store:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks(task)
 
     async def flush(self, commands: list[Command]) -> None:
         """Write all commands or none of them. Raises StoreLost where the store is no longer this writer's.

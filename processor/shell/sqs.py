@@ -18,7 +18,8 @@ from processor.core.batches import Decoded
 from processor.core.notifications import LogObject, read_message
 from processor.core.records import DAY_SECONDS, Rejected
 from processor.shell.aws import CALL_ERRORS, MISSING, Aws, Calls, Target, find_code, is_passing, refuse
-from processor.shell.feeds import ALONE, Backoff, FeedHealth, Positions, Sharing, Slice, cancel
+from processor.shell.ending import end_tasks
+from processor.shell.feeds import ALONE, Backoff, FeedHealth, Positions, Sharing, Slice
 from processor.shell.files import why_left_out
 from processor.shell.objects import fetch_object, find_forgettable, is_applied, name_object, read_object
 from processor.shell.payloads import decode_all
@@ -122,8 +123,7 @@ class SqsFeed:
                     yield Slice(self.health.source, Decoded([], [], []), forgotten=forgotten)
                 self._given = {n: at for n, at in self._given.items() if self._positions.get(n) != at}
         finally:
-            for task in tasks:
-                await cancel(task)
+            await end_tasks(*tasks)
 
     # --- messages -------------------------------------------------------------------------------------------------------
 
@@ -193,8 +193,7 @@ class SqsFeed:
                         held.receipt
                     )  # It comes again when its visibility ends, and some time goes to a dead-letter queue.
         finally:
-            for task in fetching:
-                await cancel(task)
+            await end_tasks(*fetching)
 
     async def _fetch(self, log: LogObject) -> Iterable[Slice] | None:
         """A file's slices; a reject where the file is gone, None where it is refused. Other failures are tried again."""
