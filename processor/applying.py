@@ -1,16 +1,17 @@
 """A slice -> the state that it leads to, and what a comparison of two ways finds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from processor.core.tally import Tally
+from processor.core.ledger import Ledger
+from processor.core.uses import Uses
 from processor.opening import Opened
-from processor.shell.feeds import Feed, Slice
+from processor.shell.feeds import Feed, FeedHealth, Slice
 
 
 def apply_slice(opened: Opened, feed: Feed, found: Slice, warn: Callable[[str], None]) -> None:
     """Take in a slice's records, and then move the position that they were read up to."""
     pipeline = opened.pipeline
-    before = _count(pipeline.tally)
+    before = pipeline.tally.compared
     found.decoded.name_origin((found.origin, 0))
     pipeline.feed(found.decoded)
     if found.damage is not None:
@@ -21,13 +22,20 @@ def apply_slice(opened: Opened, feed: Feed, found: Slice, warn: Callable[[str], 
         opened.state.move(found.name, found.position)
     opened.state.forget(found.forgotten)
     if found.compared:
-        seen, late, missed = (now - then for now, then in zip(_count(pipeline.tally), before, strict=True))
-        feed.health.count_compared(seen=seen, late=late, missed=missed)
+        missed = feed.health.count_compared(before, pipeline.tally.compared)
         if missed:
             warn(f"{found.origin}: {missed} records that no stream had brought; they are counted now")
 
 
-def _count(tally: Tally) -> tuple[int, int, int]:
-    """Duplicates, uses older than the horizon, and those that are counted."""
-    counted = tally.classes["use"] + tally.classes["denied"]
-    return tally.classes["duplicate"], tally.late, counted - tally.late
+def apply_pieces(
+    ledger: Ledger, pieces: Iterable[tuple[Uses, bool]], health: FeedHealth, where: str, warn: Callable[[str], None]
+) -> None:
+    """Count a shard's uses; those pieces that were compared with a stream are told of in `health`."""
+    tally = ledger.tally
+    for found, is_compared in pieces:
+        if len(found.time):
+            tally.newest = max(tally.newest, int(found.time.max()))
+        before = tally.compared
+        ledger.apply_uses([found])
+        if is_compared and (missed := health.count_compared(before, tally.compared)):
+            warn(f"{where}: {missed} records of log files that no stream had brought; they are counted now")

@@ -17,7 +17,7 @@ from processor.__main__ import (
 )
 from processor.inventory_commands import GivenPlan, choose_aws_inventory, open_plan
 from processor.saying import warn
-from processor.source_options import SourceOrder, choose_endpoint, choose_streams
+from processor.source_options import SourceOrder, choose_sources
 from processor.topic_commands import choose_brokers, gather_brokers
 
 CONNECTION = ("brokers", "security", "mechanism", "user", "password_file", "ca", "certificate", "key")
@@ -59,8 +59,7 @@ def take_connection(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command()
-@choose_streams
-@choose_endpoint
+@choose_sources
 @click.option("--once", is_flag=True, help="End when all files are read and sent, by this intake or another.")
 @choose_inventory
 @choose_aws_inventory
@@ -72,6 +71,7 @@ def intake(
     paths: Sequence[str],
     streams: Sequence[str],
     queues: Sequence[str],
+    buckets: Sequence[str],
     endpoint_url: str | None,
     once: bool,
     inventories: Sequence[str],
@@ -97,7 +97,7 @@ def intake(
 
     brokers = gather_brokers(**take_connection(options))
     settings = gather_settings(**options, run={"host": host, "port": port})
-    sources = SourceOrder(tuple(paths), tuple(streams), tuple(queues), (), endpoint_url)
+    sources = SourceOrder(tuple(paths), tuple(streams), tuple(queues), tuple(buckets), endpoint_url)
     sources.check_given()
     if once and (streams or queues):
         raise click.UsageError("--once ends when all files are read: streams and queues have no end")

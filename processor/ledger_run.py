@@ -236,6 +236,8 @@ class Ledgers:
             health.first_uses_evicted = sum(shard.tracker.first_uses.evicted for shard in owned)
             health.first_uses_lost = sum(shard.tracker.first_uses.lost for shard in owned)
             health.exemptions_failed = self.shards.telling.exemptions.failed
+            compared = self.shards.parts.compared
+            health.feeds = [compared] if compared.compared else []
             health.ready, health.why_not = bool(owned), "no shards are assigned yet"
             collecting.settle()
             await asyncio.sleep(min(0.05, run.flush_seconds / 2))

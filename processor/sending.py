@@ -108,7 +108,9 @@ class Sender:
         group = self._group
         found.decoded.name_origin((found.origin, found.start))
         source = found.name or NO_ORDER
-        group.slices.append(SliceRows(group.rows, source, found.start, found.ends, found.base, found.places))
+        group.slices.append(
+            SliceRows(group.rows, source, found.start, found.ends, found.base, found.places, found.compared)
+        )
         group.rows += count_rows(found.decoded)
         group.held.add(found.decoded)
 

@@ -12,6 +12,7 @@ import msgspec
 
 from processor.alerting import Message as AlertMessage
 from processor.alerting import ShardAlerts
+from processor.applying import apply_pieces
 from processor.core.fleet import Coverage, Fleet
 from processor.core.gap_changes import Written, write_all, write_changes
 from processor.core.horizon import Horizon
@@ -178,10 +179,8 @@ class Shard:
         self._note_dirty()
 
     def _apply_batch(self, batch: uses.Batch) -> None:
-        found, moved = cut_applied(self._reader.read(batch), batch, self._find_applied)
-        if len(found.time):
-            self.tally.newest = max(self.tally.newest, int(found.time.max()))
-        self.ledger.apply_uses([found])
+        pieces, moved = cut_applied(self._reader.read(batch), batch, self._find_applied)
+        apply_pieces(self.ledger, pieces, self._parts.compared, self.hold.where, self._parts.warn)
         for source, (sequence, index) in moved.items():
             self.state.move(source, _POSITION.pack(0, index) + sequence)
         for number in batch.ended:

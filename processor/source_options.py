@@ -24,8 +24,8 @@ def choose_endpoint(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
-def choose_streams(command: Command) -> Command:
-    """The sources of `intake`, of which several processes can each read a part."""
+def choose_sources(command: Command) -> Command:
+    """The sources of `run` and `intake`: of streams, queues and buckets several intakes can each read a part."""
     for option in reversed(
         (
             click.option(
@@ -40,19 +40,14 @@ def choose_streams(command: Command) -> Command:
                 "--sqs", "queues", multiple=True, metavar="QUEUE_URL",
                 help="An SQS queue of EventBridge events, or of notifications that name log files in S3.",
             ),
+            click.option(
+                "--reconcile", "buckets", multiple=True, metavar="s3://BUCKET/PREFIX",
+                help="Log files of the same trails, compared with the streams: what these missed is found and counted.",
+            ),
         )
     ):  # fmt: skip
         command = option(command)
-    return command
-
-
-def choose_sources(command: Command) -> Command:
-    """The sources of `run`."""
-    command = click.option(
-        "--reconcile", "buckets", multiple=True, metavar="s3://BUCKET/PREFIX",
-        help="Log files of the same trails, compared with the streams: what these missed is found and counted.",
-    )(command)  # fmt: skip
-    return choose_endpoint(choose_streams(command))
+    return choose_endpoint(command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +95,7 @@ class SourceOrder:
             return streams[url]
 
         def open_bucket(url: str, positions: Positions, sharing: Sharing = ALONE) -> Feed:
-            return ReconcileFeed(url, aws, positions, warn, streams.values)
+            return ReconcileFeed(url, aws, positions, warn, streams.values, sharing)
 
         openers = ((open_stream, self.streams), (open_queue, self.queues), (open_bucket, self.buckets))
         makers: list[OpenFeed] = [partial(open_feed, name) for open_feed, names in openers for name in names]

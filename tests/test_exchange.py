@@ -116,7 +116,7 @@ def test_what_was_applied_is_skipped_however_the_source_was_cut(cuts: tuple[int,
     for end in cuts:
         uses = build_uses(ROWS[begin:end])
         batch = write_one(uses, [SliceRows(0, FIRST, begin)])
-        kept, moved = cut_applied(reader.read(batch), batch, lambda source, place=place: place)
+        ((kept, _),), moved = cut_applied(reader.read(batch), batch, lambda source, place=place: place)
         counted += len(kept.call)
         place = moved.get(FIRST, place)
         begin = end
@@ -134,6 +134,21 @@ def test_sources_are_told_apart_and_one_ends() -> None:
     assert batch.ended == (1,)
     _, moved = cut_applied(UsesReader(NAMES.index).read(batch), batch, lambda _: None)
     assert moved == {FIRST: (b"\0\0\0\0", 10), SECOND: (b"\0\0\0\1", 2)}
+
+
+@pytest.mark.parametrize("applied", range(11))
+def test_what_a_stream_should_have_brought_is_told_apart(applied: int) -> None:
+    """Rows 0 to 3 are a stream's, 4 to 6 a file's, and the rest a stream's again; so many of the stream were applied before."""
+    slices = [SliceRows(0, FIRST, 0), SliceRows(4, SECOND, 0, ended=True, compared=True), SliceRows(7, FIRST, 4)]
+    batch = write_one(build_uses(ROWS), slices)
+    assert [batch.sources[number] for number in batch.compared] == [SECOND]
+    place = (b"\0\0\0\0", applied - 1) if applied else None
+    read = UsesReader(NAMES.index).read(batch)
+    pieces, _ = cut_applied(read, batch, lambda source: place if source == FIRST else None)
+    times = [(found.time.tolist(), is_compared) for found, is_compared in pieces if len(found.time)]
+    first, second, third = (list(range(100 + begin, 100 + end)) for begin, end in ((0, 4), (4, 7), (7, 10)))
+    first, third = first[applied:], third[max(0, applied - 4) :]
+    assert times == [each for each in ((first, False), (second, True), (third, False)) if each[0]]
 
 
 @pytest.mark.parametrize(

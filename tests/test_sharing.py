@@ -211,6 +211,19 @@ async def test_a_queue_is_as_far_as_the_slowest_of_those_that_read_it(intake: In
     assert not await one.store.client.hexists(one.store.key(b"queues"), field)
 
 
+async def test_files_that_anybody_has_read_are_not_to_be_read_again(intake: Intake) -> None:
+    one, other = await intake(), await intake()
+    whole, part = (pack_place(Position(5, whole=is_whole), 1) for is_whole in (True, False))
+    read, begun, new = (bytes([number]) * 16 for number in range(3))
+    assert await one.shared.take(read)
+    assert await one.shared.take(begun)
+    await one.move(read, b"", whole, ends=True)
+    await one.move(begun, b"", part)
+    assert await other.shared.find_unread([read, begun, new]) == {begun, new}
+    assert not await other.shared.take(begun)
+    assert await other.shared.take(new)
+
+
 async def test_intakes_with_other_sources_make_marks_wait(intake: Intake) -> None:
     one, other = await intake(), await intake(b"other")
     await one.choose(s0=50.0, s1=50.0, s2=50.0, s3=50.0)

@@ -11,7 +11,8 @@ of each use the sequence is its place in the source, which is the same however o
 A ledger skips what is at or below what it has applied of a source. Uses of the source NO_ORDER have no places: nothing of them
 is skipped, and what comes again is known by its event, within the duplicates' horizon. An intake sends the next uses of a
 source only after the earlier ones are acknowledged.
-`ended` are sources (indexes) of which nothing comes any more.
+`ended` are sources (indexes) of which nothing comes any more; `compared` those whose records have come by a stream before: those
+that did not are what the stream lost.
 
 **Mark.** How far a source is sent: up to `watermark`, in event time, all of its records are in the partition, before the mark.
 `accounts` tell since when accounts' logs are known. Coverage comes this way, in order with the uses that it vouches for.
@@ -86,6 +87,7 @@ class Batch(Struct, frozen=True, kw_only=True, gc=False):
     sources: tuple[SourceId, ...]
     parts: tuple[Part, ...]
     ended: tuple[Number, ...] = ()
+    compared: tuple[Number, ...] = ()
     call: Column
     session: Column
     region: Column
@@ -119,16 +121,16 @@ EXAMPLE = Example(
     key=b"",
     partition=2,
     value=bytes.fromhex(
-        "83a6736368656d6101a56261746368de0011aa7072696e636970616c739193d92b61726e3a6177733a69616d3a3a3131"
+        "83a6736368656d6101a56261746368de0012aa7072696e636970616c739193d92b61726e3a6177733a69616d3a3a3131"
         "313132323232333333333a726f6c652f7465616d2f6275696c646572b541524f414558414d504c454255494c44455230"
         "3031a4726f6c65a7616374696f6e7391b06563323a52756e496e7374616e636573a563616c6c73919300009100a87365"
         "7373696f6e739192a3616e6ea0a7726567696f6e7391ac65752d63656e7472616c2d31a5746578747391d93561726e3a"
         "6177733a6563323a65752d63656e7472616c2d313a3131313132323232333333333a696e7374616e63652f692d306162"
         "63a7736f757263657391c410000102030405060708090a0b0c0d0e0fa57061727473919300c4040000000001a5656e64"
-        "656490a463616c6cc40400000000a773657373696f6ec40400000000a6726567696f6ec40400000000a474696d65c404"
-        "00b95569a56576656e74c408672c6a21bece1809a5696e646578c40410000000a461726e73c4020100a361726ec40400"
-        "000000a46d61726b84a6736f75726365c410000102030405060708090a0b0c0d0e0fa977617465726d61726bce6955b9"
-        "00a76c617374696e67c3a86163636f756e747381ac313131313232323233333333ce692cda80"
+        "656490a8636f6d706172656490a463616c6cc40400000000a773657373696f6ec40400000000a6726567696f6ec40400"
+        "000000a474696d65c40400b95569a56576656e74c408672c6a21bece1809a5696e646578c40410000000a461726e73c4"
+        "020100a361726ec40400000000a46d61726b84a6736f75726365c410000102030405060708090a0b0c0d0e0fa9776174"
+        "65726d61726bce6955b900a76c617374696e67c3a86163636f756e747381ac313131313232323233333333ce692cda80"
     ),
 )
 

@@ -49,6 +49,12 @@ class Tally:
         """The time of the first record by account."""
         return {account_id: log.first for account_id, log in self.logs.items()}
 
+    @property
+    def compared(self) -> tuple[int, int, int]:
+        """What a comparison looks at before and after: duplicates, uses older than the horizon, and those that are counted."""
+        counted = self.classes["use"] + self.classes["denied"]
+        return self.classes["duplicate"], self.late, counted - self.late
+
     def log_of(self, account_id: str, time: int) -> AccountLog:
         """The log of an account, opened with this time where it is new."""
         found = self.logs.get(account_id)

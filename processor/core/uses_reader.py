@@ -3,7 +3,8 @@
 A ledger keeps one `UsesReader` a shard, which knows what came before; otherwise a message tells all that is needed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -133,8 +134,11 @@ class UsesReader:
         return np.array([hash_text(text) for text in texts], np.uint64)
 
 
-def cut_applied(uses: Uses, batch: Batch, applied: Applied) -> tuple[Uses, dict[bytes, tuple[bytes, int]]]:
-    """The uses that are beyond what was applied of their sources, and how far each source is applied then."""
+def cut_applied(
+    uses: Uses, batch: Batch, applied: Applied
+) -> tuple[list[tuple[Uses, bool]], dict[bytes, tuple[bytes, int]]]:
+    """The uses that are beyond what was applied of their sources, in order and in pieces by whether a stream should have brought
+    them before; and how far each source is applied then."""
     moved: dict[bytes, tuple[bytes, int]] = {}
     keep = np.ones(len(uses.call), np.bool_)
     begin = 0
@@ -150,7 +154,17 @@ def cut_applied(uses: Uses, batch: Batch, applied: Applied) -> tuple[Uses, dict[
         if part.uses and keep[end - 1]:
             moved[source] = (part.sequence, int(uses.row[end - 1]))
         begin = end
-    return (uses if keep.all() else _choose(uses, np.flatnonzero(keep))), moved
+    return list(_divide(uses, batch, keep)), moved
+
+
+def _divide(uses: Uses, batch: Batch, keep: "np.ndarray[Any, np.dtype[np.bool_]]") -> Iterator[tuple[Uses, bool]]:
+    if not batch.compared:
+        yield (uses if keep.all() else _choose(uses, np.flatnonzero(keep))), False
+        return
+    compared = np.repeat([part.source in batch.compared for part in batch.parts], [part.uses for part in batch.parts])
+    kept = np.flatnonzero(keep)
+    for chosen in np.split(kept, np.flatnonzero(np.diff(compared[kept])) + 1):
+        yield _choose(uses, chosen), bool(len(chosen) and compared[chosen[0]])
 
 
 def _choose(uses: Uses, kept: Numbers) -> Uses:

@@ -31,7 +31,8 @@ index."""
 @dataclass(frozen=True, slots=True)
 class SliceRows:
     """One slice in a batch: the rows from `first` on are of this source's slice, before which `start` rows came; `ended`: it was
-    the source's last. Where rows have places of their own `places` are these, counted from `base`."""
+    the source's last. Where rows have places of their own `places` are these, counted from `base`. `compared`: a stream should have
+    brought them before."""
 
     first: int
     source: bytes
@@ -39,6 +40,7 @@ class SliceRows:
     ended: bool = False
     base: bytes = b""
     places: Numbers | None = None
+    compared: bool = False
 
 
 class UsesWriter:
@@ -109,6 +111,7 @@ class UsesWriter:
         principals, actions, using = self._write_calls(calls)
         counts, texts, arn = _write_arns(uses, chosen)
         over = {each.source for each in slices if each.ended} - more
+        compared = {each.source for each in slices if each.compared}
         sources, parts = _write_parts(owners, places >> INDEX_BITS, slices)
         return Batch(
             principals=principals,
@@ -122,6 +125,7 @@ class UsesWriter:
             sources=sources,
             parts=parts,
             ended=tuple([number for number, source in enumerate(sources) if source in over]),
+            compared=tuple([number for number, source in enumerate(sources) if source in compared]),
             call=call.astype("<u4").tobytes(),
             session=session.astype("<u4").tobytes(),
             region=region.astype("<u4").tobytes(),

@@ -27,7 +27,7 @@ FEED_ROWS = (
     ),
     MetricRow(
         "gapwatch_compared_records_total", "counter", ("source", "result"),
-        "Records of log files compared with the streams: seen there, missed there, or too late to tell.",
+        "Records of log files compared with the streams: seen there, missed there, or too late to tell; of a fleet by its ledgers.",
     ),
     MetricRow(
         "gapwatch_compared_until_timestamp_seconds", "gauge", ("source",), "The time up to which log files are compared."

@@ -66,9 +66,14 @@ class FeedHealth:
     compared: dict[str, int] = field(default_factory=dict)
     compared_until: int = 0
 
-    def count_compared(self, **counts: int) -> None:
-        for result, count in counts.items():
+    def count_compared(self, before: tuple[int, int, int], after: tuple[int, int, int]) -> int:
+        """Count what became of some records, by Tally.compared before and after them; how many were missed."""
+        results = dict(
+            zip(("seen", "late", "missed"), (now - then for now, then in zip(after, before, strict=True)), strict=True)
+        )
+        for result, count in results.items():
             self.compared[result] = self.compared.get(result, 0) + count
+        return results["missed"]
 
     def count_failure(self, call: str, code: str) -> None:
         self.failures[call, code] = self.failures.get((call, code), 0) + 1
@@ -127,8 +132,17 @@ class Sharing(Protocol):
     async def leave(self, shard: bytes, handed: bytes) -> None:
         """A shard that was not chosen any more is read no further here; `handed` is the position of its last slice."""
 
+    def add_bucket(self) -> None:
+        """Say that log files are looked for."""
+
     async def take(self, file: bytes) -> bool:
         """Whether this process is to read a file; its position is brought up to date before."""
+
+    async def find_unread(self, files: Sequence[bytes]) -> set[bytes]:
+        """Of some files those that are not known to be read to their end, by whomever."""
+
+    async def find_watermark(self, most: int) -> int:
+        """Up to when what arrived at streams and queues is read, by whomever, but no later than `most`; 0: that is not known."""
 
 
 class Alone:
@@ -147,8 +161,16 @@ class Alone:
 
     async def leave(self, shard: bytes, handed: bytes) -> None: ...
 
+    def add_bucket(self) -> None: ...
+
     async def take(self, file: bytes) -> bool:
         return True
+
+    async def find_unread(self, files: Sequence[bytes]) -> set[bytes]:
+        return set(files)
+
+    async def find_watermark(self, most: int) -> int:
+        return most
 
 
 ALONE = Alone()

@@ -3,12 +3,16 @@
 EventBridge and subscriptions deliver at best; S3 gets everything, minutes later. Each file is applied once the streams are past its
 time: a record that came before is a duplicate, to the horizon, and one that did not is a hole, and is a use now. What is older than
 the horizon moves first and last use only, so that no count is ever doubled (and none of what only the files had is made up for).
+
+Where several intakes read the streams each file is read by one of them, once all of them are past its time, and a ledger tells what
+was a hole: it has the duplicates.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,9 +20,9 @@ from processor.core.batches import Decoded
 from processor.core.notifications import LogObject
 from processor.core.records import DAY_SECONDS
 from processor.shell.aws import CALL_ERRORS, Aws, Calls, Target, find_code, refuse
-from processor.shell.feeds import Feed, FeedHealth, Positions, Slice
+from processor.shell.feeds import ALONE, Feed, FeedHealth, Positions, Sharing, Slice
 from processor.shell.log_bucket import LogBucket, order_of, read_url
-from processor.shell.objects import FORGET_DAYS, fetch_object, find_forgettable, is_applied, read_object
+from processor.shell.objects import FORGET_DAYS, fetch_object, find_forgettable, is_applied, name_object, read_object
 from processor.shell.sqs import GONE
 
 LOOK_SECONDS = 300.0
@@ -46,6 +50,7 @@ class ReconcileFeed:
         positions: Positions,
         warn: Callable[[str], None],
         beside: Callable[[], Iterable[Feed]],
+        sharing: Sharing = ALONE,
         look_seconds: float = LOOK_SECONDS,
         behind_seconds: int = BEHIND_SECONDS,
     ) -> None:
@@ -55,11 +60,14 @@ class ReconcileFeed:
         self._positions = positions
         self._warn = warn
         self._beside = beside
+        self._sharing = sharing
+        self._given: dict[bytes, bytes] = {}
         self._look_seconds = look_seconds
         self._behind_seconds = behind_seconds
         self._target = Target(url)
         self.health = FeedHealth(f"reconcile:{self._bucket}")
         self._calls = Calls("s3", self._target, self.health, warn)
+        sharing.add_bucket()
 
     @property
     def caught_up(self) -> bool:
@@ -94,7 +102,7 @@ class ReconcileFeed:
                     forgotten = find_forgettable(self._positions, int(time.time()) // DAY_SECONDS)
                     yield Slice(self.health.source, Decoded([], [], []), forgotten=forgotten)
                     forgot_at = now
-                reached = min((feed.watermark for feed in self._beside()), default=0) - self._behind_seconds
+                reached = await self._find_reached() - self._behind_seconds
                 if reached <= 0:
                     await asyncio.sleep(UNKNOWN_SECONDS)
                     continue
@@ -109,11 +117,27 @@ class ReconcileFeed:
             listed = await self._calls.persist(
                 "ListObjectsV2", bucket.list_day, regions=regions, day=today - timedelta(back)
             )
-            for log in listed:
-                if order_of(log)[0] <= due and not is_applied(log, self._positions):
-                    async for found in self._read(client, log):
-                        yield found
+            for log in await self._choose([log for log in listed if order_of(log)[0] <= due]):
+                async for found in self._read(client, log):
+                    yield found
         self.health.compared_until = max(self.health.compared_until, reached)
+
+    async def _find_reached(self) -> int:
+        """Up to when all that arrived at the streams is on its way to be applied, before what is read from now on."""
+        if self._sharing.is_shared:
+            return await self._sharing.find_watermark(int(time.time()))
+        return min((feed.watermark for feed in self._beside()), default=0)
+
+    async def _choose(self, logs: Sequence[LogObject]) -> list[LogObject]:
+        """Those that are still to be read, as far as that is known."""
+        self._given = {name: at for name, at in self._given.items() if self._positions.get(name) != at}
+        names = [name_object(log) for log in logs]
+        unread = await self._sharing.find_unread(names) - self._given.keys()
+        return [
+            log
+            for log, name in zip(logs, names, strict=True)
+            if name in unread and not is_applied(log, self._positions)
+        ]
 
     async def _read(self, client: Any, log: LogObject) -> AsyncIterator[Slice]:
         try:
@@ -124,9 +148,13 @@ class ReconcileFeed:
                 self._calls.note_success()
             return  # It is looked for again with the next look.
         self._calls.note_success()
+        if not await self._sharing.take(name_object(found)):
+            file.close()
+            return  # Another intake reads it; should that end early, it is found unread by the next look.
         day = int(time.time()) // DAY_SECONDS
         for each in read_object(found, file, self._positions, day):
-            yield Slice(each.origin, each.decoded, each.name, each.position, each.damage, compared=True)
+            self._given[each.name] = each.position
+            yield replace(each, compared=True)
 
     async def acknowledge(self, receipts: Sequence[object]) -> None:
         """Nothing: files stay."""

@@ -50,6 +50,7 @@ class Shared:
         self._handed: dict[bytes, bytes] = {}
         self._files: dict[bytes, bool] = {}
         self._queues: dict[bytes, Callable[[], int]] = {}
+        self._reads_files = False
         self._forgot_day = 0
 
     @property
@@ -66,6 +67,11 @@ class Shared:
     def add_queue(self, url: str, find_watermark: Callable[[], int]) -> None:
         """As Sharing.add_queue."""
         self._queues[xxh3_128_digest(f"sqs\0{url}".encode())] = find_watermark
+        self._reads_files = True
+
+    def add_bucket(self) -> None:
+        """As Sharing.add_bucket."""
+        self._reads_files = True
 
     async def choose(
         self, stream: str, lineage: Lineage, ready: Sequence[bytes], reached: Mapping[bytes, float]
@@ -134,12 +140,22 @@ class Shared:
                 self.positions.pop(oldest, None)
         return is_ours
 
+    async def find_unread(self, files: Sequence[bytes]) -> set[bytes]:
+        """As Sharing.find_unread."""
+        unread = set()
+        for at in range(0, len(files), SCAN_COUNT):
+            part = files[at : at + SCAN_COUNT]
+            for name, position in zip(part, await self._leases.read_positions(part), strict=True):
+                if not unpack_place(position).whole:
+                    unread.add(name)
+        return unread
+
     # --- what the intake does
 
     async def forget_files(self, day: int) -> None:
         """Forget the positions of log files that were read FORGET_DAYS before a day (since 1970), or earlier."""
         key, cursor = self._store.key(b"files"), 0
-        if not self._queues or day <= self._forgot_day:
+        if not self._reads_files or day <= self._forgot_day:
             return
         self._forgot_day = day
         while True:
