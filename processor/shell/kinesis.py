@@ -103,9 +103,11 @@ class KinesisFeed:
             stack.push_async_callback(end_tasks, supervising)
             while True:
                 taking = asyncio.ensure_future(self._slices.get())
-                await asyncio.wait((taking, supervising), return_when=asyncio.FIRST_COMPLETED)
-                if not taking.done():
-                    taking.cancel()
+                try:
+                    done, _ = await asyncio.wait((taking, supervising), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    taking.cancel()  # nothing where it is done
+                if taking not in done:
                     supervising.result()
                     return
                 yield taking.result()
