@@ -45,6 +45,7 @@ from processor.settings import RunSettings, Settings
 from processor.shard_parts import ShardParts
 from processor.shards import Shards
 from processor.shell.brokers import BrokerError, BrokerSettings
+from processor.shell.ending import end_tasks
 from processor.shell.grants import load_grants, pack_grants
 from processor.shell.holds import Member
 from processor.shell.modes import enter_kafka_mode
@@ -608,10 +609,8 @@ def run_seed(seed: int, fault: str | None = None) -> str | None:
     except (SimulationFailure, StoreError) as failure:
         return str(failure)
     finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
         with suppress(RuntimeError):
-            loop.run_until_complete(asyncio.sleep(0))
+            loop.run_until_complete(end_tasks(*asyncio.all_tasks(loop), seconds=60))
         loop.close()
         shutil.rmtree(folder, ignore_errors=True)
     return None
