@@ -321,7 +321,7 @@ def test_a_second_start_is_refused(folder: Path) -> None:
         start = time.monotonic()
         with pytest.raises(StoreBusy, match=rf"{folder} is in use by another gapwatch \(pid {os.getpid()}\)"):
             start_redis(folder)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 5
         assert client.ping()
 
 

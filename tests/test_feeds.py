@@ -125,7 +125,7 @@ async def test_a_shard_is_paced_by_calls_and_by_bytes() -> None:
     now[0] = 10.1
     begun = time.monotonic()
     await pace.wait()
-    assert 0.09 <= time.monotonic() - begun < 1
+    assert 0.09 <= time.monotonic() - begun < 5
 
 
 async def test_a_budget_holds_back_who_comes_late() -> None:

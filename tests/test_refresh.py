@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -87,17 +88,25 @@ def test_an_account_is_read_again_and_again(aws: MotoServer, watch: Watch) -> No
         pass
 
 
-def test_a_failure_is_said_and_tried_again_ever_more_seldom(faulty_aws: FaultyAws, watch: Watch) -> None:
+def test_a_failure_is_said_and_tried_again_ever_more_seldom(
+    faulty_aws: FaultyAws, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    back_off = Refresher._back_off
+
+    def note(self: Refresher, tries: int) -> float:
+        waits.append(back_off(self, tries))
+        return waits[-1]
+
+    monkeypatch.setattr(Refresher, "_back_off", note)
     faulty_aws.faults["GetAccountAuthorizationDetails"] = "AccessDenied"
     watched = watch(refresh_seconds=3_600)
     first = watched.wait(is_failure)
     assert first.account_id == OWN
     assert "iam:GetAccountAuthorizationDetails" in first.why
-    second = time.monotonic()
     watched.wait(is_failure)
-    third = time.monotonic()
     watched.wait(is_failure)
-    assert time.monotonic() - third > (third - second) * 1.2
+    assert all(later > 1.2 * earlier for earlier, later in pairwise(waits)), waits
     del faulty_aws.faults["GetAccountAuthorizationDetails"]
     assert watched.wait(is_whole).account_id == OWN
 
