@@ -16,7 +16,7 @@ from processor.core.sessions import Actor, Call, Place, Session, key_of, shard_o
 from processor.core.uses import Uses
 from processor.core.uses_reader import UnreadableUses, UsesReader, cut_applied
 from processor.core.uses_writer import SliceRows, UsesWriter
-from topics.uses import CODEC, Batch, Message
+from topics.uses import CODEC, Batch, Message, Part
 
 NAMES = [f"ec2:Action{number}" for number in range(20)]
 ACTORS = [Actor(build_principal(f"role{number}"), None, number) for number in range(6)]
@@ -160,6 +160,9 @@ def test_what_a_stream_should_have_brought_is_told_apart(applied: int) -> None:
         {"arn": b"\0" * 4},
         {"arns": b"\1\0" * 10, "arn": b"\1\0\0\0" * 10},
         {"parts": ()},
+        {"parts": (Part(1, b"\0\0\0\0", 10),)},
+        {"ended": (1,)},
+        {"compared": (1,)},
     ],
 )
 def test_a_batch_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 Words = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
 Octets = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
 
 # Numba is told where it keeps what it compiled by this setting of its own, which its type hints leave out.
 config.CACHE_LOCATOR_CLASSES = ",".join(f"processor.loop_cache.{name}" for name in ("Given", "Beside", "OfUser"))  # type: ignore[attr-defined]  # as said above

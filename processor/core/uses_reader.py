@@ -4,11 +4,10 @@ A ledger keeps one `UsesReader` a shard, which knows what came before; otherwise
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from processor.core.compiled import Numbers, Words
+from processor.core.compiled import Flags, Numbers, Words
 from processor.core.principals import Principal
 from processor.core.sessions import Actor, Call, Place, Session, hash_text
 from processor.core.uses import Uses
@@ -66,6 +65,9 @@ class UsesReader:
         which = _column(batch.arn, "<u4", int(ends[-1]) if count else 0)
         if sum(part.uses for part in batch.parts) != count:
             raise UnreadableUses("its parts have another number of uses than its columns")
+        named = (*(part.source for part in batch.parts), *batch.ended, *batch.compared)
+        if max(named, default=-1) >= len(batch.sources):
+            raise UnreadableUses("a source that it names is beyond its table")
         try:
             return Uses(
                 calls=self._calls,
@@ -144,7 +146,7 @@ def cut_applied(
     begin = 0
     for part in batch.parts:
         end = begin + part.uses
-        source = batch.sources[part.source] if part.source < len(batch.sources) else b""
+        source = batch.sources[part.source]
         if source == NO_ORDER:
             begin = end
             continue
@@ -157,7 +159,7 @@ def cut_applied(
     return list(_divide(uses, batch, keep)), moved
 
 
-def _divide(uses: Uses, batch: Batch, keep: "np.ndarray[Any, np.dtype[np.bool_]]") -> Iterator[tuple[Uses, bool]]:
+def _divide(uses: Uses, batch: Batch, keep: Flags) -> Iterator[tuple[Uses, bool]]:
     if not batch.compared:
         yield (uses if keep.all() else _choose(uses, np.flatnonzero(keep))), False
         return

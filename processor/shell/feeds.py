@@ -68,12 +68,9 @@ class FeedHealth:
 
     def count_compared(self, before: tuple[int, int, int], after: tuple[int, int, int]) -> int:
         """Count what became of some records, by Tally.compared before and after them; how many were missed."""
-        results = dict(
-            zip(("seen", "late", "missed"), (now - then for now, then in zip(after, before, strict=True)), strict=True)
-        )
-        for result, count in results.items():
-            self.compared[result] = self.compared.get(result, 0) + count
-        return results["missed"]
+        for result, then, now in zip(("seen", "late", "missed"), before, after, strict=True):
+            self.compared[result] = self.compared.get(result, 0) + now - then
+        return after[2] - before[2]
 
     def count_failure(self, call: str, code: str) -> None:
         self.failures[call, code] = self.failures.get((call, code), 0) + 1
