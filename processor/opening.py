@@ -21,7 +21,9 @@ from processor.core.records import TIME_MAX, Rejected
 from processor.core.sessions import Scope
 from processor.pipeline import Pipeline
 from processor.settings import Settings
+from processor.shell.action_names import ActionNames
 from processor.shell.commands import Command
+from processor.shell.day_packer import DayPacker
 from processor.shell.embedded import EmbeddedRedis, find_socket, start_redis
 from processor.shell.grants import load_grants
 from processor.shell.inventory_store import find_held, load_logging, load_statuses, say_catalogue_moved
@@ -172,8 +174,10 @@ def load_loops(say: Callable[[str], None]) -> None:
     )
     timer.start()
     try:
-        actions = ActionMap(load_catalogue(), ActionRules({}, (), ()))
-        Pipeline(actions, Scope(), {}, Horizon()).feed_payloads([_SAMPLE])
+        catalogue = load_catalogue()
+        pipeline = Pipeline(ActionMap(catalogue, ActionRules({}, (), ())), Scope(), {}, Horizon())
+        pipeline.feed_payloads([_SAMPLE])
+        DayPacker([b""], pipeline.ledger, ActionNames(catalogue)).pack(pipeline.ledger.days.take(), 0)
         holds_member(b"", 0)
     finally:
         timer.cancel()

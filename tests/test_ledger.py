@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from processor.core.actions import ActionMap, ActionRules
 from processor.core.catalogue import build_catalogue
 from processor.core.horizon import Horizon
+from processor.core.ledger import Ledger
 from processor.core.records import TIME_MAX
 from processor.core.sessions import Scope, key_of, shard_of
 from processor.core.stream import decode_stream
@@ -66,16 +67,21 @@ def cell_of(pipeline: Pipeline, name: str = NAMES[0], arn: str = ROLE) -> Cell:
     return usage_of(pipeline, arn).cells[CATALOGUE.ids[name]]
 
 
-def days_of(usage: PrincipalUsage) -> dict[tuple[int, str], int]:
+def days_of(ledger: Ledger, usage: PrincipalUsage) -> dict[tuple[int, str], int]:
     """Uses by (day, action): the cells' newest days, the days that are over, and what is added late."""
     days: Counter[tuple[int, str]] = Counter()
+    names = {cell.index: NAMES[cell.action] for cell in usage.cells.values()}
+    for index, day, count, whole in ledger.days.read(names):
+        assert not (whole and (day, names[index]) in days), "a day that is over is over once"
+        days[day, names[index]] += count
     for cell in usage.cells.values():
         if cell.day_count:
             days[cell.day, NAMES[cell.action]] += cell.day_count
-    for counted in (usage.days, usage.late):
-        for (day, action), count in counted.items():
-            days[day, NAMES[action]] += count
     return dict(days)
+
+
+def days_of_builder(pipeline: Pipeline) -> dict[tuple[int, str], int]:
+    return days_of(pipeline.ledger, usage_of(pipeline))
 
 
 def call_as(role: str, number: int, time: int, **changes: Any) -> dict[str, Any]:
@@ -203,8 +209,8 @@ def test_action_that_only_failed_never_succeeded() -> None:
 def test_days_end_at_midnight_utc(order: int) -> None:
     midnight = 20_500 * DAY
     times = [midnight - DAY, midnight - 1, midnight, midnight + DAY - 1, midnight + DAY]
-    usage = usage_of(apply(*(build_record(number, time) for number, time in enumerate(times[::order]))))
-    assert days_of(usage) == {(20_499, NAMES[0]): 2, (20_500, NAMES[0]): 2, (20_501, NAMES[0]): 1}
+    pipeline = apply(*(build_record(number, time) for number, time in enumerate(times[::order])))
+    assert days_of_builder(pipeline) == {(20_499, NAMES[0]): 2, (20_500, NAMES[0]): 2, (20_501, NAMES[0]): 1}
 
 
 def test_days_of_actions_are_apart() -> None:
@@ -213,7 +219,7 @@ def test_days_of_actions_are_apart() -> None:
         build_record(2, NOON + DAY, eventName="RunInstances"),
         build_record(3, NOON + DAY),
     ]
-    assert days_of(usage_of(apply(*records))) == {
+    assert days_of_builder(apply(*records)) == {
         (20_500, NAMES[0]): 1,
         (20_501, NAMES[0]): 1,
         (20_501, NAMES[1]): 1,
@@ -222,13 +228,12 @@ def test_days_of_actions_are_apart() -> None:
 
 def test_only_changed_days_are_to_be_stored() -> None:
     pipeline = apply(build_record(1, NOON), build_record(2, NOON + DAY))
-    usage = usage_of(pipeline)
-    assert usage.days_dirty == {(20_500, CATALOGUE.ids[NAMES[0]])}
-    usage.days_dirty.clear()
-    feed(pipeline, [build_record(3, NOON)])
-    usage = usage_of(pipeline)
-    assert usage.days_dirty == {(20_500, CATALOGUE.ids[NAMES[0]])}
-    assert usage.late == {}
+    days = pipeline.ledger.days
+    row = cell_of(pipeline).index
+    assert [column.tolist() for column in days.take()] == [[row], [20_500], [1]]
+    feed(pipeline, [build_record(3, NOON), build_record(4, NOON + DAY)])
+    assert [column.tolist() for column in days.take()] == [[row], [20_500], [2]]
+    assert [column.tolist() for column in days.take()] == [[], [], []]
 
 
 # --- late uses ---------------------------------------------------------------------------------------------------------
@@ -245,7 +250,7 @@ def test_use_behind_the_horizon_moves_times_but_no_count() -> None:
     assert (cell.count, cell.first, cell.first_success, cell.last) == (1, NOON - 10 * HOUR, NOON - 10 * HOUR, NOON)
     assert pipeline.tally.late == 2
     assert pipeline.tally.read == 3
-    assert days_of(usage_of(pipeline)) == {(20_500, NAMES[0]): 1}
+    assert days_of_builder(pipeline) == {(20_500, NAMES[0]): 1}
 
 
 def test_late_use_of_a_new_action_is_its_last_use() -> None:
@@ -274,7 +279,7 @@ def test_late_use_does_not_spoil_the_days_that_follow() -> None:
         [build_record(2, NOON - DAY), build_record(3, NOON), build_record(4, NOON + 1), build_record(5, NOON + DAY)],
     )
     assert cell_of(pipeline).count == 3
-    assert days_of(usage_of(pipeline)) == {(20_500, NAMES[1]): 1, (20_500, NAMES[0]): 2, (20_501, NAMES[0]): 1}
+    assert days_of_builder(pipeline) == {(20_500, NAMES[1]): 1, (20_500, NAMES[0]): 2, (20_501, NAMES[0]): 1}
 
 
 def test_batch_is_never_late() -> None:
@@ -398,7 +403,7 @@ def sum_up(pipeline: Pipeline) -> Any:
     """All that a ledger says of its principals, in a form that can be compared."""
     return {
         usage.principal: (
-            days_of(usage),
+            days_of(pipeline.ledger, usage),
             {
                 cell.action: (
                     cell.count,
@@ -446,7 +451,7 @@ def test_usage_is_what_plain_counting_says(calls: list[Any]) -> None:
     found_days: Counter[tuple[str, int, str]] = Counter()
     for usage in pipeline.ledger.principals.values():
         role = usage.principal.arn.rpartition("/")[2]
-        found_days.update({(role, day, name): count for (day, name), count in days_of(usage).items()})
+        found_days.update({(role, day, name): count for (day, name), count in days_of(pipeline.ledger, usage).items()})
         for cell in usage.cells.values():
             times = used.pop((role, NAMES[cell.action]), [])
             assert (cell.count, cell.denied) == (len(times), denied.pop((role, NAMES[cell.action]), 0))

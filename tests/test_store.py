@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import redis.asyncio as aioredis
 from building import (
@@ -27,13 +29,17 @@ from building import (
     build_use,
 )
 
+from processor.core import day_counts
 from processor.core.catalogue import Catalogue, stable_hash
+from processor.core.day_counts import DAY_MAX, Days
 from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.sessions import DENIED, FAILED, SUCCEEDED, key_of
 from processor.core.usage import Cell
 from processor.shell import redis as storing
 from processor.shell import sparing
+from processor.shell.action_names import ActionNames
+from processor.shell.day_packer import DayPacker
 from processor.shell.embedded import EmbeddedRedis, find_server, start_redis
 from processor.shell.ending import within
 from processor.shell.grants import load_grants, write_grants
@@ -220,6 +226,34 @@ async def test_days_are_counted_over_restarts_and_forgotten_after_the_longest_wi
     assert [key async for key in store.client.scan_iter(b"gapwatch:{*}:d:*")] == []
 
 
+@pytest.mark.parametrize("prefix", ["g", "gapwatch-of-the-security-team"])
+async def test_day_buckets_are_written_whatever_the_sizes_of_their_parts(connect: Connect, prefix: str) -> None:
+    """One of them has more fields than Redis' Lua unpacks at once."""
+    store = await claim_new(connect, prefix=prefix)
+    rng = random.Random(5)
+    ledger, names = build_ledger(), ActionNames(load_catalogue())
+    for event in range(8):
+        actions = range(5_000) if event == 7 else rng.sample(range(10_000), 9)
+        session = build_session(build_principal(f"role{event}"))
+        ledger.apply_uses([build_use(ledger, session, actions, NOW, event)])
+    rows = {(cell, 20_001): 10 ** rng.randrange(18) for cell in range(7 * 9 + 5_000)}
+    rows |= {(cell, day): cell + 1 for cell in range(0, 90, 3) for day in (0, 6, 7, 8, 19_999, DAY_MAX)}
+    shuffled = rng.sample(sorted(rows), len(rows))
+    cells, days = np.array(shuffled).T
+    heads = [store.shard_key(shard, b"d", b"") for shard in store.shards]
+    packed = DayPacker(heads, ledger, names).pack(Days(cells, days, np.array([rows[place] for place in shuffled])), 7)
+    await store.flush([("SET", store.key(b"beside"), "1")], [packed])
+    expected: dict[bytes, dict[bytes, bytes]] = {}
+    for (cell, day), count in rows.items():
+        usage = ledger.usages[int(ledger.owners[cell])]
+        key = store.shard_key(usage.shard, b"d", b"%d" % day, usage.key)
+        if day >= 7:
+            expected.setdefault(key, {})[names.hashes[int(ledger.actions[cell])]] = b"%d" % count
+    assert await read_hashes(store) == expected
+    assert packed.commands == len(expected) + 2
+    assert await store.client.get(store.key(b"beside")) == b"1"
+
+
 async def test_facets_are_merged_with_those_that_are_stored(connect: Connect) -> None:
     store = await claim_new(connect)
     for start in range(4):
@@ -242,7 +276,7 @@ async def test_facets_are_merged_with_those_that_are_stored(connect: Connect) ->
 
 async def read_hashes(store: Store) -> dict[bytes, dict[bytes, bytes]]:
     """What the store holds of facets and days."""
-    keys = [key for kind in (b"f", b"d") async for key in store.client.scan_iter(b"gapwatch:{*}:%s:*" % kind)]
+    keys = [key for kind in (b"f", b"d") async for key in store.client.scan_iter(store.key(b"{*}:%s:*" % kind))]
     return {key: dict(await store.client.hgetall(key)) for key in keys}
 
 
@@ -253,8 +287,12 @@ async def test_what_memory_forgets_after_a_flush_the_store_still_has(
     found = []
     for forgets in (False, True):
         if forgets:
-            for name in ("FACETS_HELD_MAX", "FACETS_LOOK_WRITES", "DAYS_HELD_MAX"):
-                monkeypatch.setattr(sparing, name, 0)
+            for module, name in (
+                (sparing, "FACETS_HELD_MAX"),
+                (sparing, "FACETS_LOOK_WRITES"),
+                (day_counts, "HELD_MAX"),
+            ):
+                monkeypatch.setattr(module, name, 0)
         store = await claim_new(connect)
         await store.client.flushall()
         await store.claim()

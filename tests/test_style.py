@@ -29,7 +29,6 @@ LONG_MODULES = {
     "processor/core/stream.py": (340, "one scanner; its parts share the buffer and are read side by side"),
     "processor/shell/embedded.py": (520, "finding, starting, watching and ending a server, on Linux and macOS"),
     "processor/shard.py": (350, "one shard's state and what moves it: what is applied, stored and told must agree"),
-    "processor/shell/state.py": (310, "all that a flush writes, and its way back, side by side"),
     "tests/fleet.py": (460, "a whole fleet and what befalls it, as one program"),
     "tests/simulation.py": (620, "the world of the simulation in one place"),
     "processor/shell/redis.py": (360, "the store's layout and every command on it, explained where they are made"),

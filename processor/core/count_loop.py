@@ -6,6 +6,7 @@ A cell is one (principal, action) pair; its numbers are a row here while the pro
 import numpy as np
 
 from processor.core.compiled import Numbers, Octets, Words, compiled, inner
+from processor.core.day_counts import DAY_BITS, WHOLE
 from processor.core.key_tables import EMPTY, combine, find_place, find_slot
 from processor.core.sessions import DENIED, SUCCEEDED
 from processor.core.usage import FACETS_MAX, OPERATOR, REGION, RESOURCE, VIA
@@ -17,10 +18,6 @@ CELL_NUMBERS = 8
 CHANGED = 128
 """Of a cell's marks: it is in the list of changed ones. The low bits say which facets overflowed."""
 
-WHOLE = 1
-"""The low bit of a count in the table of days: it is the day's whole count, not only what is to be added to it. A day's key
-is its cell's number, one more, above 20 bits of the day."""
-
 FACETS_OF_USE_MAX = FACETS_MAX + 4
 """What one use may add to one cell: an operator, a region, a via, and resources up to the one that overflows."""
 
@@ -31,7 +28,7 @@ NOTES = 10
 """Counts of a run of the loop; SEEN and CHANGES go on from what they were. NEXT is the use that it ended before."""
 
 _ONE = np.uint64(1)
-_R20 = np.uint64(20)
+_DAY_BITS = np.uint64(DAY_BITS)
 _DAY_SECONDS = 86_400
 
 
@@ -59,7 +56,7 @@ def note_facet(
 @inner
 def count_day(cell: int, day: int, doubled: int, keys: Words, counts: Numbers, notes: Numbers) -> None:
     """Add to the count of a day that is not its cell's newest."""
-    key = (np.uint64(cell + 1) << _R20) | np.uint64(day)
+    key = (np.uint64(cell + 1) << _DAY_BITS) | np.uint64(day)
     slot = find_slot(keys, key)
     if keys[slot] == EMPTY:
         keys[slot] = key

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from processor.core.attached import Attached
-from processor.core.compiled import Numbers, Octets
+from processor.core.compiled import Flags, Numbers, Octets
 from processor.core.count_loop import (
     BEYOND,
     CELL_NUMBERS,
@@ -29,11 +29,11 @@ from processor.core.count_loop import (
     NOTES,
     SEEN,
     USES,
-    WHOLE,
     count_loop,
 )
+from processor.core.day_counts import DayCounts
 from processor.core.horizon import Horizon, Span
-from processor.core.key_tables import KeySet, KeyTable, grow
+from processor.core.key_tables import KeySet, grow
 from processor.core.principals import Principal
 from processor.core.records import TIME_MAX
 from processor.core.sessions import Call, key_of, shard_of
@@ -46,13 +46,22 @@ HANDED_BACK = 8_192
 
 
 class Ledger:
-    """Usage of all principals by key. `until` as in Intake: what is newer is counted by class, and no more."""
+    """Usage of all principals by key. `until` as in Intake: what is newer is counted by class, and no more.
+
+    `usages` are all by their number; `owners`, `actions` and `loaded` say of a cell's row whose it is, of which action, and
+    whether it came from a store.
+    """
 
     def __init__(self, horizon: Horizon, tally: Tally, until: int = TIME_MAX) -> None:
         self.horizon = horizon
         self.tally = tally
         self.until = until
         self.beyond_until = 0
+        self.days = DayCounts()
+        self.usages: list[PrincipalUsage] = []
+        self.owners: Numbers = np.zeros(64, np.int64)
+        self.actions: Numbers = np.zeros(64, np.int64)
+        self.loaded: Flags = np.zeros(64, np.bool_)
         self._principals: dict[int, PrincipalUsage] = {}
         self._usages: dict[int, PrincipalUsage] = {}
         self._dirty: list[PrincipalUsage] = []
@@ -63,7 +72,6 @@ class Ledger:
         self._marks: Octets = np.zeros(64, np.uint8)
         self._facet_counts: Octets = np.zeros((64, 4), np.uint8)
         self._met = KeySet()
-        self._days = KeyTable()
         self._changed: Numbers = np.zeros(64, np.int64)
         self._changes = 0
 
@@ -93,8 +101,9 @@ class Ledger:
         found = self._usages.get(number)
         if found is None:
             found = self._usages[number] = PrincipalUsage(
-                principal, number.to_bytes(8, "big"), shard_of(number), {}, {}, set(), {}, []
+                principal, number.to_bytes(8, "big"), shard_of(number), {}, [], len(self.usages)
             )
+            self.usages.append(found)
         return found
 
     def take_dirty(self) -> Iterator[PrincipalUsage]:
@@ -139,18 +148,19 @@ class Ledger:
                 log = span.log
                 notes[SEEN] = span.fresh
             self._met.reserve(room)
-            self._days.reserve((end - begin) * attached.widest)
+            self.days.changes.reserve((end - begin) * attached.widest)
             count_loop(
                 order, begin, end, span is None, self.until, uses.call, uses.session, uses.place, uses.time, uses.event,
                 uses.arns_from, uses.arns_to, uses.arn_hashes, attached.outcomes, attached.cells_from, attached.cells_to,
                 attached.cells, attached.operators, attached.vias, attached.regions, seen, log, self._numbers, self._marks,
-                self._facet_counts, self._met.keys, self._changed, self._days.keys, self._days.values,
+                self._facet_counts, self._met.keys, self._changed, self.days.changes.keys,
+                self.days.changes.values,
                 facets, notes,
             )  # fmt: skip
             if span is not None:
                 span.count_fresh(int(notes[SEEN]))
             self._met.count += int(notes[MET])
-            self._days.count += int(notes[DAYS])
+            self.days.changes.count += int(notes[DAYS])
             self._changes = int(notes[CHANGES])
             begin = int(notes[NEXT])
             self._keep_facets(uses, facets[: notes[NEW_FACETS]])
@@ -221,6 +231,11 @@ class Ledger:
             (c.count, c.denied, c.first, c.last, c.first_success, c.last_success, c.day, c.day_count) for c in fresh
         ]
         self._marks[known:size] = [cell.overflow for cell in fresh]
+        self.owners, self.actions = grow(self.owners, size), grow(self.actions, size)
+        self.loaded = grow(self.loaded, size)
+        self.owners[known:size] = [usage.number for usage in self._owners[known:]]
+        self.actions[known:size] = [cell.action for cell in fresh]
+        self.loaded[known:size] = [cell.loaded for cell in fresh]
         self._facet_counts[known:size] = [
             (len(c.operators), len(c.regions), len(c.resources), len(c.vias)) for c in fresh
         ]
@@ -247,21 +262,3 @@ class Ledger:
                 cell.dirty = True
                 usage.dirty.append(cell.action)
         self._changes = 0
-        self._settle_days()
-
-    def _settle_days(self) -> None:
-        """Put the counts of days before a cell's newest where a flush finds them."""
-        table = self._days
-        if not table.count:
-            return
-        held = np.flatnonzero(table.keys)
-        cells, owners = self._cells, self._owners
-        for key, doubled in zip(table.keys[held].tolist(), table.values[held].tolist(), strict=True):
-            index = (key >> 20) - 1
-            usage, place = owners[index], (key & 0xFFFFF, cells[index].action)
-            if doubled & WHOLE:
-                usage.days[place] = doubled >> 1
-                usage.days_dirty.add(place)
-            else:
-                usage.count_late(place, doubled >> 1)
-        self._days = KeyTable()

@@ -114,30 +114,17 @@ OPERATOR, REGION, RESOURCE, VIA = range(4)
 class PrincipalUsage:
     """All cells of one principal, by action id.
 
-    `days` holds counts of days that are over, by (day, action), as many as memory allows; those in `days_dirty` are not
-    yet stored. `late` is what must be added to counts that are in the store only, before the next flush.
-    `fresh` are cells of calls that were met, but of which nothing is counted yet.
+    `number` is its place among its ledger's. `fresh` are cells of calls that were met, but of which nothing is counted yet.
     """
 
     principal: Principal
     key: bytes
     shard: int
     cells: dict[int, Cell]
-    days: dict[tuple[int, int], int]
-    days_dirty: set[tuple[int, int]]
-    late: dict[tuple[int, int], int]
     dirty: list[int]
+    number: int
     stored: bool = False
     fresh: dict[int, Cell] = field(default_factory=dict)
-
-    def count_late(self, place: tuple[int, int], more: int) -> None:
-        """Count uses on a day before their cell's newest; `place` is (day, action)."""
-        count = self.days.get(place)
-        if count is None:
-            self.late[place] = self.late.get(place, 0) + more
-        else:
-            self.days[place] = count + more
-            self.days_dirty.add(place)
 
 
 def day_of(time: int) -> int:

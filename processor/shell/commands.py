@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator
 from struct import Struct as Packer
-from typing import Any
+from typing import Any, NamedTuple
 
 from processor.pausing import Pauses
 
@@ -15,19 +15,29 @@ PACKED_A_STEP = 1_000
 Command = tuple[Any, ...]
 
 
+class Packed(NamedTuple):
+    """So many commands, packed and split already."""
+
+    commands: int
+    value: bytes
+
+
 def pack_commands(commands: list[Command]) -> bytes:
     """msgpack of lists of raw strings, which is what Redis' Lua reads: it knows no binary type, msgspec writes one."""
     return count_commands(len(commands)) + pack_some(commands)
 
 
-async def pack_in_turns(commands: list[Command]) -> bytes:
-    """As `pack_commands`, with long commands split; others go on in between where there is much of it."""
+async def pack_in_turns(commands: list[Command], more: Iterable[Packed] = ()) -> bytes:
+    """As `pack_commands`, with long commands split; others go on in between where there is much of it. `more` come last."""
     pauses, count, parts = Pauses(), 0, []
     for at in range(0, len(commands), PACKED_A_STEP):
         split = [part for command in commands[at : at + PACKED_A_STEP] for part in split_command(command)]
         count += len(split)
         parts.append(pack_some(split))
         await pauses.pause()
+    for packed in more:
+        count += packed.commands
+        parts.append(packed.value)
     return b"".join((count_commands(count), *parts))
 
 

@@ -69,12 +69,11 @@ async def read_days(
         for packed, count in dict(answer).items():
             counts[day][state.names.find(packed)] = int(count)
     # No await from here on: the ledger must not move below it.
-    for (day, action), count in usage.days.items():
+    actions = {cell.index: action for action, cell in usage.cells.items() if cell.index >= 0}
+    for index, day, count, whole in state.ledger.days.read(actions):
         if day in counts:
-            counts[day][action] = count
-    for (day, action), more in usage.late.items():
-        if day in counts:
-            counts[day][action] = counts[day].get(action, 0) + more
+            action = actions[index]
+            counts[day][action] = count + (0 if whole else counts[day].get(action, 0))
     for action, cell in usage.cells.items():
         if cell.last and cell.day in counts:
             counts[cell.day][action] = cell.day_count

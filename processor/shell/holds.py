@@ -7,11 +7,12 @@ P:{N}:files      hash    16-byte id of a source -> how far it is applied here
 P:{N}:names P:{N}:seen:SPAN  as of the whole store
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from processor.shell.commands import Command
+from processor.shell.commands import Command, Packed
 from processor.shell.redis import LAYOUT, OWNER_SILENT_SECONDS, Last, Store, StoreLost, StoreRefused
 
 SHARD_SILENT_SECONDS = 30.0
@@ -90,9 +91,9 @@ class ShardHold:
         """The number of the last flush."""
         return self._last.flush
 
-    async def flush(self, commands: list[Command]) -> None:
-        """Write all commands or none. Raises StoreLost where the shard is no longer as this hold left it."""
-        self._last = await self.store.write(self._meta, self._last, commands)
+    async def flush(self, commands: list[Command], more: Sequence[Packed] = ()) -> None:
+        """Write all commands, then `more`, or none. Raises StoreLost where the shard is no longer as this hold left it."""
+        self._last = await self.store.write(self._meta, self._last, commands, more)
 
     async def check(self) -> None:
         """See whether the shard is as this hold left it, though nothing is to be written. Raises StoreLost."""

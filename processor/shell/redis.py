@@ -53,7 +53,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from processor.core.sessions import SHARDS
-from processor.shell.commands import Command, pack_in_turns
+from processor.shell.commands import Command, Packed, pack_in_turns
 from processor.shell.ending import end_tasks, within
 from processor.shell.owners import is_dead_here, name_host, name_owner
 
@@ -111,7 +111,7 @@ class Hold(Protocol):
 
     async def read_many(self, commands: list[Command]) -> list[Any]: ...
 
-    async def flush(self, commands: list[Command]) -> None: ...
+    async def flush(self, commands: list[Command], more: Sequence[Packed] = ()) -> None: ...
 
 
 class Last(NamedTuple):
@@ -297,18 +297,18 @@ class Store:
         finally:
             await end_tasks(task)
 
-    async def flush(self, commands: list[Command]) -> None:
-        """Write all commands or none of them. Raises StoreLost where the store is no longer this writer's.
+    async def flush(self, commands: list[Command], more: Sequence[Packed] = ()) -> None:
+        """Write all commands, then `more`, or none of them. Raises StoreLost where the store is no longer this writer's.
 
         Waits while Redis is away or full. A flush whose answer got lost is recognised by its mark.
         """
         async with self._lock:
-            self._last = await self.write(self._meta, self._last, commands)
+            self._last = await self.write(self._meta, self._last, commands, more)
 
-    async def write(self, meta: bytes, last: Last, commands: list[Command]) -> Last:
+    async def write(self, meta: bytes, last: Last, commands: list[Command], more: Sequence[Packed] = ()) -> Last:
         """As `flush`, by the hold whose owner, flush number and mark stand in the hash `meta`."""
         mark = secrets.token_bytes(8)
-        packed = await pack_in_turns(commands)
+        packed = await pack_in_turns(commands, more)
         args = [last.owner, str(last.flush), last.mark, mark, packed]
         said, *rest = await self.persist(partial(self.scripts["flush"], keys=[meta], args=args), "flush")
         if said == b"lost":

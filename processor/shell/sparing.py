@@ -4,9 +4,6 @@ from processor.core.ledger import Ledger
 from processor.core.usage import Cell
 from processor.shell.allocator import Trimmer
 
-DAYS_HELD_MAX = 50_000
-"""Counts of earlier days that are kept in memory, some 7 MB: late uses of other days cost a read of the store."""
-
 FACETS_HELD_MAX = 131_072
 """Values of facets that are kept in memory once they are stored, some 14 MB: what comes new to a cell without them is put to those
 that the store has, as after a start."""
@@ -19,19 +16,13 @@ CHANGED_MANY = 1_000
 
 
 class Sparing:
-    """Forgets what is stored where there is much of it, and gives freed memory back. `days_forgotten`: that was so of days."""
+    """Forgets what is stored where there is much of it, and gives freed memory back."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self.days_forgotten = False
         self._ledger = ledger
-        self._days_held = 0
         self._facets: dict[Cell, None] = {}
         self._facets_writes = 0
         self._trimmer = Trimmer()
-
-    def note_days(self, count: int) -> None:
-        """Take notice that counts of earlier days are being stored."""
-        self._days_held += count
 
     def note_facets(self, cell: Cell) -> None:
         """Take notice that a cell's facets are being stored."""
@@ -41,11 +32,7 @@ class Sparing:
 
     def spare(self, changed: int) -> None:
         """Forget what is too much; a flush that wrote `changed` principals is over."""
-        if self._days_held > DAYS_HELD_MAX:
-            self._days_held = 0
-            self.days_forgotten = True
-            for usage in self._ledger.principals.values():
-                usage.days.clear()
+        self._ledger.days.spare()
         if self._facets_writes >= FACETS_LOOK_WRITES:
             self._facets_writes = 0
             self._spare_facets()

@@ -9,10 +9,12 @@ import numpy as np
 from processor.core.catalogue import Catalogue
 from processor.core.compiled import Words
 from processor.core.ledger import Ledger
+from processor.core.sessions import SHARDS
 from processor.core.tally import Tally
 from processor.core.usage import PrincipalUsage
 from processor.shell.action_names import ActionNames
 from processor.shell.commands import Command
+from processor.shell.day_packer import DayPacker
 from processor.shell.layout import merge_facets, pack_cell, pack_facets, pack_principal, unpack_cell, unpack_principal
 from processor.shell.modes import KAFKA, ShardPart, read_parts
 from processor.shell.redis import Hold, Store
@@ -47,6 +49,8 @@ class State:
         self._forgotten: set[bytes] = set()
         self._spans: set[int] = set()
         self._sparing = Sparing(ledger)
+        heads = [store.shard_key(shard, b"d", b"") for shard in range(SHARDS)]
+        self._day_packer = DayPacker(heads, ledger, self.names)
         self.parts: list[ShardPart] = []
         self.is_divided = False
 
@@ -162,6 +166,7 @@ class State:
         commands = [*self._write_counters(), *more]
         for usage in changed:
             commands += self._write_usage(usage)
+        packed = self._day_packer.pack(self.ledger.days.take(), self._oldest_day())
         commands += self._write_names(changed)
         for usage in changed:
             usage.dirty.clear()
@@ -172,7 +177,7 @@ class State:
         if self._moved:
             commands.append(("HSET", self.store.key(b"files"), *itertools.chain.from_iterable(self._moved.items())))
             self._moved = {}
-        await self.store.flush(commands)
+        await self.store.flush(commands, [packed] if packed.commands else [])
         self._sparing.spare(len(changed))
 
     async def read_facets(self, usage: PrincipalUsage) -> None:
@@ -185,31 +190,29 @@ class State:
 
     async def _read_behind(self, changed: Iterable[PrincipalUsage]) -> None:
         """Read what must be merged before it can be written whole: facets not in memory, counts of earlier days."""
-        facets: list[tuple[PrincipalUsage, int]] = []
-        days: list[tuple[PrincipalUsage, int, int]] = []
-        for usage in changed:
-            cells = usage.cells
-            facets += [(usage, action) for action in usage.dirty if cells[action].away and cells[action].facets_dirty]
-            days += [
-                (usage, day, action)
-                for day, action in usage.late
-                if cells[action].loaded or self._sparing.days_forgotten
-            ]
-        hashes = self.names.hashes
-        wanted: list[Command] = [
-            ("HGET", self.store.shard_key(usage.shard, b"f", usage.key), hashes[action]) for usage, action in facets
+        facets = [
+            (usage, cell)
+            for usage in changed
+            for cell in map(usage.cells.__getitem__, usage.dirty)
+            if cell.away and cell.facets_dirty
         ]
-        wanted += [("HGET", self._day_key(usage, day), hashes[action]) for usage, day, action in days]
+        ledger, hashes = self.ledger, self.names.hashes
+        days = ledger.days.find_behind(ledger.loaded)
+        usages = map(ledger.usages.__getitem__, ledger.owners[days.cells].tolist())
+        actions = ledger.actions[days.cells].tolist()
+        wanted: list[Command] = [
+            ("HGET", self.store.shard_key(usage.shard, b"f", usage.key), hashes[cell.action]) for usage, cell in facets
+        ]
+        wanted += [
+            ("HGET", self.store.shard_key(usage.shard, b"d", b"%d" % day, usage.key), hashes[action])
+            for usage, day, action in zip(usages, days.days.tolist(), actions, strict=True)
+        ]
         answers = await self.store.read_many(wanted)
-        for (usage, action), packed in zip(facets, answers, strict=False):
+        for (_, cell), packed in zip(facets, answers, strict=False):
             if packed:
-                merge_facets(usage.cells[action], packed)
-            usage.cells[action].away = False
-        for (usage, day, action), count in zip(days, answers[len(facets) :], strict=True):
-            usage.days[day, action] = int(count or 0)
-
-    def _day_key(self, usage: PrincipalUsage, day: int) -> bytes:
-        return self.store.shard_key(usage.shard, b"d", b"%d" % day, usage.key)
+                merge_facets(cell, packed)
+            cell.away = False
+        ledger.days.learn(days, [int(count or 0) for count in answers[len(facets) :]])
 
     def _write_usage(self, usage: PrincipalUsage) -> Iterator[Command]:
         hashes = self.names.hashes
@@ -230,23 +233,6 @@ class State:
             yield ("HSET", self.store.shard_key(usage.shard, b"u", usage.key), *cells)
         if facets:
             yield ("HSET", self.store.shard_key(usage.shard, b"f", usage.key), *facets)
-        yield from self._write_days(usage)
-
-    def _write_days(self, usage: PrincipalUsage) -> Iterator[Command]:
-        """Buckets of days that are over: their counts were whole when the day ended, and grow by late uses only."""
-        for place, more in usage.late.items():
-            usage.days[place] = usage.days.get(place, 0) + more
-            usage.days_dirty.add(place)
-        oldest = self._oldest_day()
-        by_day: dict[int, list[bytes | int]] = {}
-        for day, action in usage.days_dirty:
-            if day >= oldest:
-                by_day.setdefault(day, []).extend((self.names.hashes[action], usage.days[day, action]))
-        self._sparing.note_days(len(usage.days_dirty))
-        usage.days_dirty.clear()
-        usage.late.clear()
-        for day, counts in by_day.items():
-            yield ("HSET", self._day_key(usage, day), *counts)
 
     def _oldest_day(self) -> int:
         return self.ledger.tally.newest // 86_400 - self.days_kept

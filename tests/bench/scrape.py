@@ -62,7 +62,7 @@ def build_fleet(size: int) -> tuple[Fleet, list[PrincipalUsage]]:
             cell.first = cell.first_success = NOW - rng.randrange(1, 100 * 86_400)
             cell.last = cell.last_success = NOW - rng.randrange(1, 40 * 86_400)
             cell.count, cell.denied = 5, number % 3
-        usages[key] = PrincipalUsage(principal, key.to_bytes(8, "big"), shard_of(key), cells, {}, set(), {}, [])
+        usages[key] = PrincipalUsage(principal, key.to_bytes(8, "big"), shard_of(key), cells, [], number)
     covered = {f"{100000000000 + number}": NOW - 400 * 86_400 for number in range(ACCOUNTS)}
     windows = [Window(days) for days in (7, 30, 90)]
     fleet = Fleet(catalogue, windows, usages, inventory, Coverage(covered), {}, Scope())
