@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import click
 
+from processor import early
 from processor.core.records import parse_time
 from processor.inventory_commands import choose_aws_inventory, start_plan
 from processor.opening import Place
@@ -220,6 +221,7 @@ def main() -> None:
 
     Completion for bash: eval "$(_GAPWATCH_COMPLETE=bash_source gapwatch)"; for zsh and fish, zsh_source and fish_source.
     """
+    early.end()
 
 
 @main.command()

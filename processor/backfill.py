@@ -140,8 +140,11 @@ class Filler:
 async def run_backfill(order: BackfillOrder, place: Place, style: Style, warn: Warn) -> int:
     """Read the days, store, report. Returns the exit code."""
     bucket, prefix = read_url(order.url)
-    fresh = read_inventories(order.inventories, order.organizations, warn)
-    async with open_client(order) as client, open_store(place, warn) as store, AsyncExitStack() as held:
+    async with AsyncExitStack() as held:
+        held.enter_context(collect_seldom())
+        fresh = read_inventories(order.inventories, order.organizations, warn)
+        client = await held.enter_async_context(open_client(order))
+        store = await held.enter_async_context(open_store(place, warn))
         source = LogBucket(client, bucket, prefix)
         regions = await list_logs(order, source.find_regions())
         verifier = await load_digests(order, client, source, regions) if order.verify else None
@@ -151,16 +154,15 @@ async def run_backfill(order: BackfillOrder, place: Place, style: Style, warn: W
         opened = await load_opened(store, order.settings, Horizon(shelf=FileShelf()), fresh=fresh)
         progress = Progress((order.last - order.first).days + 1)
         filler = Filler(opened, warn)
-        with collect_seldom():
-            async for log, file in fetch_all(order, client, source, regions, opened, progress, warn):
-                if verifier is None or verifier.check_file(log, file):
-                    await filler.add(log, file)
-                progress.files_read += 1
-                progress.size_read += log.size
-                if time.monotonic() - progress.said >= SAY_SECONDS:
-                    progress.said = time.monotonic()
-                    warn(progress.describe())
-            await filler.finish()
+        async for log, file in fetch_all(order, client, source, regions, opened, progress, warn):
+            if verifier is None or verifier.check_file(log, file):
+                await filler.add(log, file)
+            progress.files_read += 1
+            progress.size_read += log.size
+            if time.monotonic() - progress.said >= SAY_SECONDS:
+                progress.said = time.monotonic()
+                warn(progress.describe())
+        await filler.finish()
         if not progress.files:
             raise SourceError(
                 f"{order.url}: no log files from {order.first} to {order.last} below it: is this where AWSLogs/ lies?"

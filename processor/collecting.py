@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from processor import early
+
 SETTLED_AFTER = 5
 """Collections of the middle generation, each of some 7,000 new objects, before what is left of them is put aside."""
 
@@ -32,7 +34,7 @@ class Collecting:
         self.walks = 0
         self._known = 0
         self._looked_at = time.monotonic()
-        if gc.get_freeze_count():  # What was loaded before is gone, and was put aside.
+        if gc.get_freeze_count() > early.frozen:  # What was loaded before is gone, and was put aside.
             self._walk()
         gc.freeze()
 

@@ -18,6 +18,7 @@ from processor.core.inventory import InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
 from processor.core.records import TIME_MAX, Rejected
+from processor.core.scan import seed_callers
 from processor.core.sessions import Scope
 from processor.pipeline import Pipeline
 from processor.settings import Settings
@@ -173,6 +174,7 @@ def load_loops(say: Callable[[str], None]) -> None:
         LOADING_SECONDS_MAX, say, ("compiling the hot loops for this machine: some ten seconds, and only this once",)
     )
     timer.start()
+    seed_callers(secrets.randbits(64))
     try:
         catalogue = load_catalogue()
         pipeline = Pipeline(ActionMap(catalogue, ActionRules({}, (), ())), Scope(), {}, Horizon())

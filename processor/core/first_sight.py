@@ -2,7 +2,6 @@
 known to the loop by a hash."""
 
 from collections.abc import Container
-from ctypes import string_at
 
 from processor.core.actions import ActionMap
 from processor.core.batches import Batch
@@ -10,7 +9,7 @@ from processor.core.memory import Memory, Pending
 from processor.core.principals import Known, decode_user_identity, resolve_caller
 from processor.core.records import NOT_IAM_SOURCES, Record, is_denied, is_not_iam
 from processor.core.resolve_loop import LOOKED_AT, NO_PRINCIPAL, NOBODY, OUT_OF_SCOPE, PLAIN, PROVED, UNKNOWN
-from processor.core.scan import PLACE, SHAPE, WHO_AT, WHO_END
+from processor.core.scan import PLACE, SHAPE
 from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Actor, Call, Place, Scope, Session, Shape
 
 NO_ACTOR = Actor(None, "rejected", NOBODY)
@@ -34,13 +33,11 @@ class FirstSight:
         if self.memory.is_full():
             self.memory = Memory()
 
-    def find_session(self, batch: Batch, row: int, caller: int, pending: Pending) -> int:
-        """The number of a record's session, opened where it is new; `caller` is the hash of its userIdentity."""
+    def find_session(self, raw: bytes, caller: int, pending: Pending) -> int:
+        """The number of a session, opened where it is new; `caller` is the hash of its userIdentity, which is `raw`."""
         number = pending.sessions.get(caller, UNKNOWN)
         if number < 0:
-            start, end = batch.rows.places[row, WHO_AT : WHO_END + 1].tolist()
-            number = self.memory.add_session(self._open_session(string_at(start, end - start)))
-            pending.sessions[caller] = number
+            number = pending.sessions[caller] = self.memory.add_session(self._open_session(raw))
         return number
 
     def _open_session(self, raw: bytes) -> Session:
@@ -60,7 +57,10 @@ class FirstSight:
         # What many sessions have in common is one text for all of them.
         texts = self.memory.texts
         return Session(
-            actor, caller.operator, texts.setdefault(caller.via, caller.via), texts.setdefault(account_id, account_id)
+            actor,
+            texts.setdefault(caller.operator, caller.operator),
+            texts.setdefault(caller.via, caller.via),
+            texts.setdefault(account_id, account_id),
         )
 
     def find_shape(self, batch: Batch, row: int, pending: Pending) -> int:
@@ -106,19 +106,19 @@ class FirstSight:
             pending.places[hashed] = UNKNOWN if record is None else number
         return number
 
-    def find_call(self, key: int, pending: Pending, *, looked_up: bool) -> int:
-        """The number of the call that the loop knows by a key, negative where there is none yet, and it was not met with since.
-        `looked_up`: the loop itself had none."""
+    def reach_call(self, actor: Actor, shape_number: int, pending: Pending, *, looked_up: bool) -> int:
+        """The number of the call of an actor and a shape, opened where it is new. `looked_up`: the loop itself had none."""
+        key = (actor.number << 32 | shape_number) + 1
         number = pending.calls.get(key, UNKNOWN)
+        if number < 0 and not looked_up:
+            number = self.memory.by_call.find(key)
         if number < 0:
-            found = UNKNOWN if looked_up else self.memory.by_call.find(key)
-            number = pending.calls[key] = found if found >= 0 else UNKNOWN
+            number = pending.calls[key] = self._open_call(actor, self.memory.shapes[shape_number])
         return number
 
-    def open_call(self, key: int, actor: Actor, shape: Shape, pending: Pending) -> Call:
-        """The call of an actor and a shape, whose `key` the loop knows it by."""
+    def _open_call(self, actor: Actor, shape: Shape) -> int:
         rule = shape.rule
-        number = pending.calls[key] = len(self.memory.calls)
+        number = len(self.memory.calls)
         actions = rule.unproved if rule is not None else ()
         call = Call(actor, rule, actions, shape.outcome, number)
         if shape.watched:
@@ -130,7 +130,7 @@ class FirstSight:
         else:
             kind = PLAIN if rule.proves is None else PROVED
         self.memory.add_call(call, kind)
-        return call
+        return number
 
     def find_other(self, call: Call, actions: tuple[int, ...]) -> Call:
         """The same call with other actions."""

@@ -10,11 +10,11 @@ from ctypes import string_at
 
 import numpy as np
 
+from processor.core.account_logs import AccountLogs
 from processor.core.actions import ActionMap
 from processor.core.batches import Batch, Decoded, merge
 from processor.core.compiled import Numbers, Words
 from processor.core.first_sight import BAD, NO_ACTOR, FirstSight
-from processor.core.key_tables import grow
 from processor.core.memory import Pending
 from processor.core.principals import Known
 from processor.core.records import TIME_MAX, Rejected, parse_time
@@ -33,18 +33,19 @@ from processor.core.resolve_loop import (
     NO_CALL,
     NO_LOG,
     NOBODYS,
-    NOT_LOOKED_UP,
     NOTES,
     OUTSIDE,
     PROOFS,
     ROW,
     SECOND_NEWEST,
+    SESSION,
+    UNKNOWN,
     UNTIL,
     resolve_loop,
 )
-from processor.core.scan import ARNS_FROM, ARNS_TO, EVENT, PARAMETERS_AT, PARAMETERS_END, TIME
+from processor.core.scan import ARNS_FROM, ARNS_TO, EVENT, PARAMETERS_AT, PARAMETERS_END, TIME, WHO_AT, WHO_END
 from processor.core.sessions import FAILED, Call, Scope, Shape
-from processor.core.tally import AccountLog, Tally
+from processor.core.tally import Tally
 from processor.core.uses import Columns, Uses
 
 NOTHING = (Call(NO_ACTOR, None, (), FAILED, NO_CALL), 0, 0, 0)
@@ -70,9 +71,7 @@ class Intake:
         self.changes: list[bytes] = []
         self._actions = actions
         self._sight = FirstSight(actions, scope, known)
-        self._logs: list[AccountLog] = []
-        self._log_numbers: dict[str, int] = {}
-        self._firsts: Numbers = np.zeros(64, np.int64)
+        self._logs = AccountLogs(tally)
 
     def watch(self, events: Container[tuple[str, str]]) -> None:
         """Leave the records of these (eventSource, eventName) that succeeded in `changes`, for the caller to take. They are looked
@@ -82,8 +81,8 @@ class Intake:
     def resolve(self, decoded: Decoded) -> list[Uses]:
         """The uses in a slice, in order; what is no use is counted in `tally`, what is bad is left in `rejects`."""
         uses = [self._resolve_batch(merge(decoded.batches))] if decoded.batches else []
-        for found in decoded.not_iam:
-            self._count_not_iam(found.get("eventTime"), found.get("recipientAccountId"))
+        for it in decoded.not_iam:
+            self._count_not_iam(it.get("eventTime"), it.get("recipientAccountId"))
         self.reject_all(decoded.rejected)
         return uses
 
@@ -98,7 +97,8 @@ class Intake:
             if len(proofs):
                 self._read_proofs(batch, proofs, columns)
             if len(asked):
-                self._answer(batch, asked, callers, columns)
+                again = self._answer(batch, asked, callers, columns)
+                todo = np.sort(np.concatenate((todo, again)))
         kept = np.flatnonzero(columns.calls >= 0)
         places = batch.rows.places
         return Uses(
@@ -133,7 +133,7 @@ class Intake:
             memory.actor_numbers, memory.session_logs,
             memory.by_shape.keys, memory.by_shape.values, memory.stops, memory.by_place.keys, memory.by_place.values,
             memory.place_logs, memory.by_call.keys, memory.by_call.values, memory.kinds, memory.salts, memory.grams,
-            self._firsts, notes, columns.calls, columns.sessions, columns.places, columns.times,
+            self._logs.firsts, notes, columns.calls, columns.sessions, columns.places, columns.times,
             columns.events,
             asked, callers, proofs, later,
         )  # fmt: skip
@@ -146,8 +146,7 @@ class Intake:
         tally.classes["out_of_scope"] += int(notes[OUTSIDE])
         tally.newest, tally.second_newest = int(notes[NEWEST]), int(notes[SECOND_NEWEST])
         if notes[LOGS_MOVED]:
-            for log, first in zip(self._logs, self._firsts.tolist(), strict=False):
-                log.first = min(log.first, first)
+            self._logs.settle()
         count = notes[ASKED]
         return asked[:count], callers[:count], proofs[: notes[PROOFS]], later[: notes[LATER]]
 
@@ -164,39 +163,51 @@ class Intake:
                 numbers[at] = self._sight.find_other(call, actions).number
         columns.calls[proofs] = numbers
 
-    def _answer(self, batch: Batch, asked: Numbers, callers: Words, columns: Columns) -> None:
-        """Look at rows one by one, and let the loop know from now on what they hold."""
+    def _answer(self, batch: Batch, asked: Numbers, callers: Words, columns: Columns) -> Numbers:
+        """Look at rows one by one, and let the loop know from now on what they hold. Answers those that the loop is to be run on
+        again: all that they lacked was a session's number, or a call's."""
+        sight, memory, future = self._sight, self._sight.memory, self.future
         pending = Pending()
-        rows, events = asked[:, ROW], batch.rows.hashes[asked[:, ROW], EVENT].tolist()
-        calls: list[int] = []
-        sessions: list[int] = []
-        places: list[int] = []
-        times: list[int] = []
-        rows_times = batch.rows.places[rows, TIME].tolist()
+        rows = asked[:, ROW]
+        places = batch.rows.places[rows]
+        times = places[:, TIME].tolist()
+        starts, ends = places[:, WHO_AT].tolist(), places[:, WHO_END].tolist()
+        again: list[int] = []
+        slow: list[tuple[list[int], int]] = []
         for at, (known, caller) in enumerate(zip(asked.tolist(), callers.tolist(), strict=True)):
-            found = self._look_up(batch, known, caller, rows_times[at], pending)
-            if found is None:
-                found = NOTHING
-            call, session, place, time = found
-            calls.append(call.number)
-            sessions.append(session)
-            places.append(place)
-            times.append(time)
-            events[at] ^= call.salt
-        columns.calls[rows], columns.sessions[rows] = calls, sessions
-        columns.places[rows], columns.times[rows] = places, times
-        columns.events[rows] = np.array(events, np.uint64)
-        self._sight.memory.settle(pending)
+            row, session, shape, place, number = known
+            if session < 0:
+                session = sight.find_session(string_at(starts[at], ends[at] - starts[at]), caller, pending)
+                if shape >= 0 and place >= 0:
+                    again.append(row)
+                    continue
+                known[SESSION] = session
+            elif number == UNKNOWN and 0 < times[at] <= future:
+                sight.reach_call(memory.sessions[session].actor, shape, pending, looked_up=True)
+                again.append(row)
+                continue
+            slow.append((known, times[at]))
+        if slow:
+            self._look_at(batch, slow, columns, pending)
+        memory.settle(pending)
+        return np.array(again, np.int64)
+
+    def _look_at(self, batch: Batch, slow: list[tuple[list[int], int]], columns: Columns, pending: Pending) -> None:
+        """Fill the columns of rows that the loop would hand back again, whatever it knew."""
+        rows = [known[ROW] for known, _ in slow]
+        found = [self._look_up(batch, known, time, pending) or NOTHING for known, time in slow]
+        numbers = np.array([(call.number, session, place, time) for call, session, place, time in found], np.int64)
+        columns.calls[rows], columns.sessions[rows], columns.places[rows], columns.times[rows] = numbers.T
+        salts = np.array([call.salt for call, _, _, _ in found], np.uint64)
+        columns.events[rows] = batch.rows.hashes[rows, EVENT] ^ salts
 
     def _look_up(
-        self, batch: Batch, known: list[int], caller: int, time: int, pending: Pending
+        self, batch: Batch, known: list[int], time: int, pending: Pending
     ) -> tuple[Call, int, int, int] | None:
         """Call, session, place and time of a record that the loop does not know, or that must be looked at each time. None where
         the record ends here, in a class before the uses."""
         memory = self._sight.memory
         row, session_number, shape_number, place_number, number = known
-        if session_number < 0:
-            session_number = self._sight.find_session(batch, row, caller, pending)
         if shape_number < 0 or memory.shapes[shape_number].stop == BAD:
             shape_number = self._sight.find_shape(batch, row, pending)
         session, shape = memory.sessions[session_number], memory.shapes[shape_number]
@@ -209,16 +220,16 @@ class Intake:
         if session.actor is NO_ACTOR:
             self._reject("bad_userIdentity" if time else "bad_eventTime", shape, batch, row)
             return None
-        key = (session.actor.number << 32 | shape_number) + 1
-        if number < 0:
-            number = self._sight.find_call(key, pending, looked_up=number != NOT_LOOKED_UP)
+        if number < 0:  # Also for a record that is refused: others may wait for what the loop asked.
+            looked_up = number == UNKNOWN
+            number = self._sight.reach_call(session.actor, shape_number, pending, looked_up=looked_up)
         if not time or time > self.future:
             self._reject("future" if time else "bad_eventTime", shape, batch, row)
             return None
-        call = memory.calls[number] if number >= 0 else self._sight.open_call(key, session.actor, shape, pending)
+        call = memory.calls[number]
         log = self._find_log(session_number, place_number, min(time, self.until))
         if time <= self.until:
-            self._note_time(log, time)
+            self._logs.note_time(log, time)
         settled = self._settle(call, shape, batch, row)
         return None if settled is None else (settled, session_number, place_number, time)
 
@@ -241,24 +252,8 @@ class Intake:
         account_id = memory.places[place_number].account_id
         logs, number = (memory.place_logs, place_number) if account_id else (memory.session_logs, session_number)
         if logs[number] == NO_LOG:
-            logs[number] = self._number_log(account_id or memory.sessions[session_number].account_id, time)
+            logs[number] = self._logs.number(account_id or memory.sessions[session_number].account_id, time)
         return int(logs[number])
-
-    def _number_log(self, account_id: str, time: int) -> int:
-        number = self._log_numbers.get(account_id)
-        if number is None:
-            number = self._log_numbers[account_id] = len(self._logs)
-            log = self.tally.log_of(account_id, time)
-            self._logs.append(log)
-            self._firsts = grow(self._firsts, number + 1)
-            self._firsts[number] = log.first
-        return number
-
-    def _note_time(self, number: int, time: int) -> None:
-        log = self._logs[number]
-        if time < log.first:
-            self._firsts[number] = time
-        self.tally.note_time(log, time)
 
     def _settle(self, call: Call, shape: Shape, batch: Batch, row: int) -> Call | None:
         """What a record's parameters make of its call; None where the record ends in a class before the uses."""
@@ -280,8 +275,7 @@ class Intake:
         self.tally.classes["not_iam"] += 1
         time = parse_time(event_time) if isinstance(event_time, str) else None
         if time is not None and time <= min(self.until, self.future) and isinstance(account_id, str):
-            number = self._number_log(account_id, time)
-            self._note_time(number, time)
+            self._logs.note_time(self._logs.number(account_id, time), time)
 
     def reject_all(self, rejected: Iterable[Rejected]) -> None:
         """Count rejects, and keep them for the caller to take."""

@@ -135,8 +135,8 @@ def put_pairs(new: Words, given: Numbers, keys: Words, values: Numbers) -> int:
 
 
 def size_table(count: int) -> int:
-    """Slots for so many keys, more than half of them free."""
-    size: int = 1 << max(6, (2 * count).bit_length())
+    """Slots for so many keys, at least a quarter of them free: some eight are looked at for a key that is not there."""
+    size: int = 1 << max(6, (4 * count // 3).bit_length())
     return size
 
 
@@ -172,7 +172,7 @@ class KeyTable:
         self.values: Numbers = np.zeros(len(self.keys), np.int64)
 
     def reserve(self, more: int) -> None:
-        if 2 * (self.count + more) > len(self.keys):
+        if 4 * (self.count + more) > 3 * len(self.keys):
             old, held = self.keys, self.values
             self.keys = np.zeros(size_table(self.count + more), np.uint64)
             self.values = np.zeros(len(self.keys), np.int64)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -49,8 +50,7 @@ class Principal:
         return ":role/aws-service-role/" in self.arn
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """One userIdentity, resolved: `principal` None means that the record is credited to nobody (class no_principal).
     `operator` is the session name, "" where there is no session; `via` the service that acts for the principal."""
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from processor.core.caller_hash import hash_caller
 from processor.core.compiled import Numbers, Words, compiled, inner, load_octet, load_some, load_word
-from processor.core.key_tables import EMPTY, find_slot, hash_bytes
-from processor.core.scan import EVENT, PARAMETERS_AT, PARAMETERS_END, PLACE, SHAPE, TIME, WHO_AT, WHO_END
+from processor.core.key_tables import EMPTY, find_slot
+from processor.core.scan import CALLER, EVENT, PARAMETERS_AT, PARAMETERS_END, PLACE, SHAPE, TIME, WHO_AT, WHO_END
 
 PENDING = -1
 UNKNOWN = -2
@@ -98,12 +98,11 @@ def resolve_loop(
     newest, second, until, future = notes[NEWEST], notes[SECOND_NEWEST], notes[UNTIL], notes[FUTURE]
     asking = proving = waiting = 0
     for row in todo:
-        who_at, who_end = places[row, WHO_AT], places[row, WHO_END]
-        who, _ = hash_bytes(0, who_at, who_end, seed)
+        who = hashes[row, CALLER]
         session = find_or_add(who_keys, who_values, who, notes, NEW_CALLERS)
         caller = EMPTY
         if session < 0:
-            caller = hash_caller(0, who_at, who_end, seed)
+            caller = hash_caller(0, places[row, WHO_AT], places[row, WHO_END], seed)
             session = find_or_add(session_keys, session_values, caller, notes, NEW_SESSIONS)
             if session >= 0:
                 who_values[find_slot(who_keys, who)] = session

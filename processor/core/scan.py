@@ -49,8 +49,11 @@ PLACES = 9
 1970, 0 where it is not in CloudTrail's own form. The places of the parameters are one where a record has none. ARNS_FROM
 to ARNS_TO are rows of `Rows.arns`."""
 
-SHAPE, PLACE, EVENT = range(3)
-"""Columns of `Rows.hashes`: of what was called, and how that ended; of where (region and account); of the event's id."""
+SHAPE, PLACE, EVENT, CALLER = range(4)
+HASHES = 4
+"""Columns of `Rows.hashes`: of what was called, and how that ended; of where (region and account); of the event's id; of
+userIdentity as it stands, hashed here while it is at hand: later it has to come from memory again."""
+
 
 RECORD_BYTES_FEW = 800
 ARN_BYTES_FEW = 400
@@ -72,6 +75,7 @@ NO_ROOM = -2
 _ROWS, _ARNS, _ODD, _ENDING = range(4)
 """Of the notes of a scan: how many of each it wrote, and how it ended."""
 
+_CALLER_SEED: Words = np.zeros(1, np.uint64)
 _MONTH_DAYS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
 _DAY_SECONDS = 86_400
 _TIME_MAX = 2**32 - 1
@@ -111,14 +115,9 @@ def read_time(text: int, at: int, end: int) -> int:
         return 0
     year, month, day = read_digits(text, at + 1, 4), read_digits(text, at + 6, 2), read_digits(text, at + 9, 2)
     hour, minute, second = read_digits(text, at + 12, 2), read_digits(text, at + 15, 2), read_digits(text, at + 18, 2)
-    if (
-        year < 1970
-        or not 1 <= month <= 12
-        or day < 1
-        or not 0 <= hour <= 23
-        or not 0 <= minute <= 59
-        or not 0 <= second <= 59
-    ):
+    if year < 1970 or not 1 <= month <= 12 or day < 1:
+        return 0
+    if not 0 <= hour <= 23 or not 0 <= minute <= 59 or not 0 <= second <= 59:
         return 0
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     if day > _MONTH_DAYS[month] + (1 if leap and month == 2 else 0):
@@ -188,8 +187,8 @@ def scan_arns(
 
 @compiled
 def scan_loop(
-    text: int, at: int, end: int, listed: bool, repaired: bool, spans: int, found: int, notes: Numbers, places: Numbers,
-    hashes: Words, arns: Numbers, arn_hashes: Words, odd: Numbers,
+    text: int, at: int, end: int, listed: bool, repaired: bool, seed: np.uint64, spans: int, found: int, notes: Numbers,
+    places: Numbers, hashes: Words, arns: Numbers, arn_hashes: Words, odd: Numbers,
 ) -> int:  # fmt: skip
     """Every element from `at` on, separated by white space, and by commas where they are `listed`; answers the place behind
     the last whole one."""
@@ -243,7 +242,9 @@ def scan_loop(
         else:
             places[row, START], places[row, END] = text + start, text + close
             places[row, TIME] = time
-            places[row, WHO_AT], places[row, WHO_END] = text + start_of(spans, WHO), text + end_of(spans, WHO)
+            who, who_end = start_of(spans, WHO), end_of(spans, WHO)
+            places[row, WHO_AT], places[row, WHO_END] = text + who, text + who_end
+            hashes[row, CALLER], _ = hash_bytes(text, who, who_end, seed)
             places[row, PARAMETERS_AT] = text + start_of(spans, PARAMETERS)
             places[row, PARAMETERS_END] = text + end_of(spans, PARAMETERS)
             places[row, ARNS_FROM], places[row, ARNS_TO] = resources, count
@@ -253,6 +254,11 @@ def scan_loop(
         at = stop
     notes[_ROWS], notes[_ARNS], notes[_ODD], notes[_ENDING] = row, resources, strange, ending
     return at
+
+
+def seed_callers(seed: int) -> None:
+    """Hash callers under a seed from here on. A random one, so that nobody can make up a session name whose hash is another's."""
+    _CALLER_SEED[0] = seed
 
 
 def scan_elements(
@@ -274,7 +280,7 @@ def scan_elements(
     octets = np.frombuffer(text, np.uint8)
     size = end - at
     rows = size // RECORD_BYTES_FEW + 64 if most is None else most + 1
-    places, hashes = np.empty((rows, PLACES), np.int64), np.empty((rows, 3), np.uint64)
+    places, hashes = np.empty((rows, PLACES), np.int64), np.empty((rows, HASHES), np.uint64)
     resources = size // (ARN_BYTES_FEW if most is None else ARN_BYTES_MIN) + 256
     arns, arn_hashes = np.empty((resources, 2), np.int64), np.empty(resources, np.uint64)
     odd = np.empty((ODD_MAX if most is None else most + 1, 3), np.int64)
@@ -284,7 +290,8 @@ def scan_elements(
     found = held + 8 * (UNSURE + 1)
     at = int(
         scan_loop(
-            address_of(octets), at, end, listed, repaired, held, found, notes, places, hashes, arns, arn_hashes, odd
+            address_of(octets), at, end, listed, repaired, _CALLER_SEED[0], held, found, notes, places, hashes, arns,
+            arn_hashes, odd,
         )
     )  # fmt: skip
     rows, resources, strange, ending = notes.tolist()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from struct import Struct as Packer
+from sys import intern
 
 import msgspec
 
@@ -53,7 +54,12 @@ def pack_facets(cell: Cell) -> bytes:
 def merge_facets(cell: Cell, packed: bytes) -> None:
     """Put the facets that a store held before those that were seen since."""
     *stored, overflow = msgspec.msgpack.decode(packed)
+    # Of many cells the operators and regions are the same: one text for all of them.
+    stored = [
+        values if name == "resources" else map(intern, values) for name, values in zip(FACETS, stored, strict=True)
+    ]
     for at, (name, before) in enumerate(zip(FACETS, stored, strict=True)):
+        before = tuple(before)
         both = (*before, *(value for value in getattr(cell, name) if value not in before))
         if len(both) > FACETS_MAX:
             overflow |= 1 << at
