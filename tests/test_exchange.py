@@ -29,8 +29,8 @@ class Arns:
     def __init__(self, count: int) -> None:
         self.texts = [f"arn:aws:s3:::bucket-{place % 7}" for place in range(count)]
 
-    def read_arn(self, place: int) -> str:
-        return self.texts[place]
+    def read_arns(self, places: Numbers) -> list[str]:
+        return [self.texts[place] for place in places.tolist()]
 
 
 def build_uses(rows: list[tuple[int, int, int, int, int]]) -> Uses:
@@ -67,7 +67,7 @@ def describe(uses: Uses) -> list[Any]:
             (
                 call.actor.principal, call.outcome, tuple(NAMES[action] for action in call.actions), session.operator, session.via,
                 uses.places[int(uses.place[at])].region, int(uses.time[at]), int(uses.event[at]),
-                tuple(uses.batch.read_arn(place) for place in arns),
+                tuple(uses.batch.read_arns(np.array(arns, np.int64))),
             )
         )  # fmt: skip
     return found

@@ -58,10 +58,12 @@ class Batch(NamedTuple):
         """The JSON of a record's requestParameters, empty where it has none."""
         return read_bytes(*self.rows.places[row, PARAMETERS_AT : PARAMETERS_END + 1].tolist())
 
-    def read_arn(self, place: int) -> str:
-        """An ARN of `rows.arns`."""
-        quoted = read_bytes(*self.rows.arns[place].tolist())
-        return quoted[1:-1].decode() if b"\\" not in quoted else str(msgspec.json.decode(quoted, type=str))
+    def read_arns(self, places: Numbers) -> list[str]:
+        """ARNs of `rows.arns`."""
+        quoted = [string_at(start, end - start) for start, end in self.rows.arns[places].tolist()]
+        return [
+            each[1:-1].decode() if b"\\" not in each else str(msgspec.json.decode(each, type=str)) for each in quoted
+        ]
 
     def find_origin(self, row: int) -> Origin:
         return self.origins[bisect_right(self.origins, row, key=itemgetter(0)) - 1][1]

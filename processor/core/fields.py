@@ -4,6 +4,8 @@ An object's fields are noted as spans: pairs of (place of the value, place behin
 given by its address.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from processor.core.compiled import (
@@ -56,6 +58,9 @@ _FIELDS = [
 UNSURE = 2 * len(_FIELDS)
 """Behind the spans of an object's fields: 1 where something in it must be decoded to be known: a key, or a field that is
 read, with escapes, or a field that is there twice."""
+
+SPANS = UNSURE + 1
+"""Numbers that an object takes."""
 
 _READ_LATER = (WHO, PARAMETERS, RESOURCES, DETAIL)
 """Fields that are no strings, or of which the bytes are all that is looked at here."""
@@ -207,42 +212,69 @@ def ends_plainly(text: int, at: int, close: int, end: int) -> bool:
 
 
 @inner
-def scan_fields(text: int, at: int, end: int, spans: int, repaired: bool) -> int:
-    """Note where the fields of an object lie, from its `{` to behind its `}`."""
-    for place in range(UNSURE + 1):
-        store_number(spans, place, 0)
-    at = skip_space(text, at + 1, end)
-    if peek(text, at, end) == 0x7D:
-        return at + 1
-    while True:
-        key = at + 1
-        at = skip_key(text, at, end)
-        if at < 0:
-            return at
-        value = at
-        close = value - 2
-        while load_octet(text, close) != 0x22:  # White space may stand around the colon.
-            close -= 1
-        field = find_field(text, key, close)
-        at = skip_value(text, at, end)
-        if at < 0:
-            return at
-        if field >= 0:
-            if end_of(spans, field) != 0:
-                store_number(spans, UNSURE, 1)
-            store_number(spans, 2 * field, value)
-            store_number(spans, 2 * field + 1, at)
-            if (
-                not repaired and field not in _READ_LATER and load_octet(text, value) == 0x22
-                and not ends_plainly(text, value + 1, at - 1, end)
-            ):  # fmt: skip
-                store_number(spans, UNSURE, 1)
-        elif not ends_plainly(text, key, close, end):
-            store_number(spans, UNSURE, 1)
-        at = skip_space(text, at, end)
-        octet = peek(text, at, end)
-        if octet == 0x7D:
-            return at + 1
-        if octet != 0x2C:
-            return -at - 1
+def skip_detail(text: int, at: int, end: int, _spans: int, _repaired: bool) -> int:
+    return skip_value(text, at, end)
+
+
+Scan = Callable[[int, int, int, int, bool], int]
+
+
+def _build_scan(scan_detail: Scan) -> Scan:
+    """A loop over the fields of an object that makes of the one that may be a record what it is told."""
+
+    @inner
+    def scan(text: int, at: int, end: int, spans: int, repaired: bool) -> int:
+        for place in range(UNSURE + 1):
+            store_number(spans, place, 0)
         at = skip_space(text, at + 1, end)
+        if peek(text, at, end) == 0x7D:
+            return at + 1
+        while True:
+            key = at + 1
+            at = skip_key(text, at, end)
+            if at < 0:
+                return at
+            value = at
+            close = value - 2
+            while load_octet(text, close) != 0x22:  # White space may stand around the colon.
+                close -= 1
+            field = find_field(text, key, close)
+            at = scan_detail(text, at, end, spans, repaired) if field == DETAIL else skip_value(text, at, end)
+            if at < 0:
+                return at
+            if field >= 0:
+                if end_of(spans, field) != 0:
+                    store_number(spans, UNSURE, 1)
+                store_number(spans, 2 * field, value)
+                store_number(spans, 2 * field + 1, at)
+                if (
+                    not repaired and field not in _READ_LATER and load_octet(text, value) == 0x22
+                    and not ends_plainly(text, value + 1, at - 1, end)
+                ):  # fmt: skip
+                    store_number(spans, UNSURE, 1)
+            elif not ends_plainly(text, key, close, end):
+                store_number(spans, UNSURE, 1)
+            at = skip_space(text, at, end)
+            octet = peek(text, at, end)
+            if octet == 0x7D:
+                return at + 1
+            if octet != 0x2C:
+                return -at - 1
+            at = skip_space(text, at + 1, end)
+
+    return scan
+
+
+scan_fields = _build_scan(skip_detail)
+"""Notes where the fields of an object lie, from its `{` to behind its `}`."""
+
+
+@inner
+def scan_record(text: int, at: int, end: int, spans: int, repaired: bool) -> int:
+    if peek(text, at, end) == 0x7B:
+        return scan_fields(text, at, end, spans + 8 * SPANS, repaired)
+    return skip_value(text, at, end)
+
+
+scan_element = _build_scan(scan_record)
+"""As `scan_fields`; where the object is an envelope its record's fields are noted SPANS numbers further on."""

@@ -176,12 +176,14 @@ class Ledger:
     def _keep_facets(self, uses: Uses, facets: Numbers) -> None:
         """Keep the values that are new to a cell in the cell itself."""
         cells, sessions, places, batch = self._cells, uses.sessions, uses.places, uses.batch
-        for index, facet, place in facets.tolist():
+        of_resource = facets[:, 1] == RESOURCE
+        if len(resources := facets[of_resource]):
+            assert batch is not None  # noqa: S101 - ARNs come with the batch that has their texts
+            for index, arn in zip(resources[:, 0].tolist(), batch.read_arns(resources[:, 2]), strict=True):
+                cells[index].note_facet(RESOURCE, arn)
+        for index, facet, place in facets[~of_resource].tolist():
             if facet == OPERATOR:
                 cells[index].note_operator(sessions[place].operator)
-            elif facet == RESOURCE:
-                assert batch is not None  # noqa: S101 - ARNs come with the batch that has their texts
-                cells[index].note_facet(RESOURCE, batch.read_arn(place))
             elif facet == REGION:
                 cells[index].note_facet(REGION, places[place].region or "")
             else:

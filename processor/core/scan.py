@@ -28,6 +28,7 @@ from processor.core.fields import (
     RESOURCES,
     SEED,
     SHAPE_FIELDS,
+    SPANS,
     UNSURE,
     WHEN,
     WHO,
@@ -37,7 +38,7 @@ from processor.core.fields import (
     is_plain,
     is_text,
     is_text_or_none,
-    scan_fields,
+    scan_element,
     start_of,
 )
 from processor.core.json_scan import has_escapes, peek, skip_key, skip_space, skip_value
@@ -187,7 +188,7 @@ def scan_arns(
 
 @compiled
 def scan_loop(
-    text: int, at: int, end: int, listed: bool, repaired: bool, seed: np.uint64, spans: int, found: int, notes: Numbers,
+    text: int, at: int, end: int, listed: bool, repaired: bool, seed: np.uint64, element: int, found: int, notes: Numbers,
     places: Numbers, hashes: Words, arns: Numbers, arn_hashes: Words, odd: Numbers,
 ) -> int:  # fmt: skip
     """Every element from `at` on, separated by white space, and by commas where they are `listed`; answers the place behind
@@ -208,7 +209,8 @@ def scan_loop(
             ending = CLOSED
             at += 1
             break
-        stop = scan_fields(text, at, end, spans, repaired) if first == 0x7B else skip_value(text, at, end)
+        spans = element
+        stop = scan_element(text, at, end, spans, repaired) if first == 0x7B else skip_value(text, at, end)
         if stop < 0:
             ending = CUT if -stop - 1 >= end else BROKEN
             break
@@ -216,7 +218,7 @@ def scan_loop(
         if first == 0x7B and not is_text(text, spans, ID, 0) and end_of(spans, DETAIL) > 0:
             start, close = start_of(spans, DETAIL), end_of(spans, DETAIL)
             if load_octet(text, start) == 0x7B and load_number(spans, UNSURE) == 0:
-                scan_fields(text, start, close, spans, repaired)
+                spans = element + 8 * SPANS
         count = -1
         if first == 0x7B and load_number(spans, UNSURE) == 0 and is_plain(text, spans):
             shape, seen = hash_fields(text, spans, SHAPE_FIELDS)
@@ -285,9 +287,9 @@ def scan_elements(
     arns, arn_hashes = np.empty((resources, 2), np.int64), np.empty(resources, np.uint64)
     odd = np.empty((ODD_MAX if most is None else most + 1, 3), np.int64)
     notes = np.zeros(4, np.int64)
-    spans = np.empty(UNSURE + 3, np.int64)
+    spans = np.empty(2 * SPANS + 2, np.int64)
     held = address_of(spans)
-    found = held + 8 * (UNSURE + 1)
+    found = held + 16 * SPANS
     at = int(
         scan_loop(
             address_of(octets), at, end, listed, repaired, _CALLER_SEED[0], held, found, notes, places, hashes, arns,

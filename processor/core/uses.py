@@ -17,7 +17,7 @@ def _no_rows() -> Numbers:
 class Texts(Protocol):
     """Has the texts of a batch's ARNs."""
 
-    def read_arn(self, place: int) -> str: ...
+    def read_arns(self, places: Numbers) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

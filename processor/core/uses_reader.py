@@ -32,8 +32,8 @@ class _Arns:
         self._texts = texts
         self._which = which
 
-    def read_arn(self, place: int) -> str:
-        return self._texts[int(self._which[place])]
+    def read_arns(self, places: Numbers) -> list[str]:
+        return [self._texts[number] for number in self._which[places].tolist()]
 
 
 class UsesReader:

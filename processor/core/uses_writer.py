@@ -165,7 +165,7 @@ def _write_arns(uses: Uses, chosen: Numbers) -> tuple[Numbers, tuple[str, ...], 
     places = np.repeat(begins - (np.cumsum(counts) - counts), counts) + np.arange(total)
     _, firsts, which = np.unique(uses.arn_hashes[places], return_index=True, return_inverse=True)
     assert uses.batch is not None  # noqa: S101 - ARNs come with the batch that has their texts
-    return counts, tuple(map(uses.batch.read_arn, places[firsts].tolist())), which
+    return counts, tuple(uses.batch.read_arns(places[firsts])), which
 
 
 def _write_parts(
