@@ -287,7 +287,7 @@ def run_seeded(seeds: list[bytes], inputs: int) -> None:
         try:
             fuzz(random.Random(seed), seeds, min(10_000, inputs - start))
         except BaseException as error:
-            error.add_note(f"to see it again: GAPWATCH_FUZZ_SEED={seed} GAPWATCH_FUZZ={min(10_000, inputs)}")
+            error.add_note(f"to see it again: GAPWATCH_FUZZ_SEED={seed} GAPWATCH_FUZZ=50000")
             raise
 
 

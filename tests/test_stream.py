@@ -152,6 +152,7 @@ FORMS: dict[str, bytes] = {
     "LookupEvents, a line each": dump_lines(map(wrap_lookup, THREE)),
     "LookupEvents' answers, a line each": dump_lines({"Events": [wrap_lookup(record)]} for record in THREE),
     "a byte order mark in the middle of lines": dump_lines(THREE[:1]) + b"\xef\xbb\xbf" + dump_lines(THREE[1:]),
+    "a byte order mark behind a carriage return": dump_lines(THREE[:1]) + b"\r\xef\xbb\xbf" + dump_lines(THREE[1:]),
     "records, then arrays, a line each": dump_lines([THREE[0], THREE[1:]]),
     "forms mixed, a line each": dump_lines([THREE[0], wrap_event(THREE[1]), wrap_batch(THREE[2:])]),
     "a record, then a file": dump_lines(THREE[:1]) + wrap_file(THREE[1:]),

@@ -190,9 +190,9 @@ class KeyTable:
 
 
 def grow(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """The array, or one at least twice as long that begins like it and goes on with zeros, where it is too short."""
+    """The array, or one at least half as long again that begins like it and goes on with zeros, where it is too short."""
     if size <= len(array):
         return array
-    grown = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    grown = np.zeros((max(size, len(array) + len(array) // 2), *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
     return grown

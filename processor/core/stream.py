@@ -29,7 +29,6 @@ TRAILING_TOKENS_MAX = 4_096
 SLICING = 2
 """Goes up when slices are cut differently, so that no position from another way of cutting is trusted."""
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ARRAY_OF = re.compile(rb'\{\s*"(?:Records|Events)"\s*:\s*\[')
 _RESTART = re.compile(_ARRAY_OF.pattern + rb'|(?<=\n)\{"')
 _SPACE = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)*")
@@ -256,7 +255,7 @@ def _split_lines(lines: bytes) -> list[bytes]:
 def _split_line(line: bytes) -> list[bytes]:
     """The values of a line: one, as a rule, but Firehose and joined gzip members put documents behind each other. What
     cannot be told apart stays together, and is one reject. Where a joined file began there may be a byte order mark."""
-    line = line.removeprefix(_BYTE_ORDER_MARK)
+    line = line[_SPACE.match(line).end() :]  # type: ignore[union-attr]  # as above
     joints = line.count(b"}{")
     if not joints or is_crowd(joints, len(line)):
         return [line] if line else []
