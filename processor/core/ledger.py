@@ -181,10 +181,11 @@ class Ledger:
             assert batch is not None  # noqa: S101 - ARNs come with the batch that has their texts
             for index, arn in zip(resources[:, 0].tolist(), batch.read_arns(resources[:, 2]), strict=True):
                 cells[index].note_facet(RESOURCE, arn)
-        for index, facet, place in facets[~of_resource].tolist():
-            if facet == OPERATOR:
-                cells[index].note_operator(sessions[place].operator)
-            elif facet == REGION:
+        of_operator = facets[:, 1] == OPERATOR
+        for index, _, place in facets[of_operator].tolist():
+            cells[index].note_operator(sessions[place].operator)
+        for index, facet, place in facets[~of_resource & ~of_operator].tolist():
+            if facet == REGION:
                 cells[index].note_facet(REGION, places[place].region or "")
             else:
                 cells[index].note_facet(VIA, sessions[place].via)

@@ -16,6 +16,8 @@ SHARDS = 64
 
 SUCCEEDED, FAILED, DENIED = range(3)
 
+WORD = 2**64 - 1
+
 
 def key_of(principal: Principal) -> int:
     """The 64-bit key of a principal in a store: XXH3-64 of `ARN NUL unique id`. Its top 6 bits are the shard."""
@@ -98,7 +100,8 @@ class Session:
 
 
 def hash_text(text: str) -> int:
-    return xxh3_64_intdigest(text.encode(errors="replace"))
+    """64 bits that hold for this process only: Python's own hash, which a text keeps."""
+    return hash(text) & WORD
 
 
 @dataclass(slots=True, eq=False)

@@ -39,10 +39,12 @@ class SourceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file, or stdin; `occurrence` counts how often the command named it before."""
+    """One file, or stdin; `occurrence` counts how often the command named it before. `resolved` is its path without links, where
+    that was asked for."""
 
     path: str
     occurrence: int
+    resolved: str = ""
 
     @property
     def name(self) -> str:
@@ -66,7 +68,8 @@ def find_sources(paths: Iterable[str]) -> tuple[list[Source], list[LeftOut]]:
         for file in sorted(_walk(path, left_out), key=_order):
             name = file if file == STDIN else resolve_file(file)
             counts[name] = counts.get(name, -1) + 1
-            found.append(Source(file, counts[name]))
+            # Where both are the same text it is held once.
+            found.append(Source(file, counts[name], file if name == file else name))
     return found, left_out
 
 
@@ -135,7 +138,9 @@ class SourceReader:
         """16 bytes for path, occurrence and content; None for stdin, whose content cannot be known beforehand."""
         if self.source.path == STDIN:
             return None
-        digest = xxh3_128(f"{resolve_file(self.source.path)}\0{self.source.occurrence}\0".encode())
+        digest = xxh3_128(
+            f"{self.source.resolved or resolve_file(self.source.path)}\0{self.source.occurrence}\0".encode()
+        )
         try:
             # A read gets memory of the length that it asks for first: far more than most files have.
             wanted = min(os.fstat(self._file.fileno()).st_size + 1, WHOLE_BYTES_MAX)
