@@ -212,6 +212,19 @@ def ends_plainly(text: int, at: int, close: int, end: int) -> bool:
 
 
 @inner
+def find_plain_end(text: int, at: int, end: int) -> int:
+    """The place of the quote that ends a short string without escapes, of which the first lies at `at`; -1 for all else. Something
+    follows, as far as one more byte."""
+    if at + 35 <= end and load_octet(text, at) == 0x22:
+        special = find_special(text, at + 1)
+        if special != 0:
+            close = at + 1 + count_zeros(special)
+            if load_octet(text, close) == 0x22:
+                return close
+    return -1
+
+
+@inner
 def skip_detail(text: int, at: int, end: int, _spans: int, _repaired: bool) -> int:
     return skip_value(text, at, end)
 
@@ -231,28 +244,38 @@ def _build_scan(scan_detail: Scan) -> Scan:
             return at + 1
         while True:
             key = at + 1
-            at = skip_key(text, at, end)
-            if at < 0:
-                return at
+            close = find_plain_end(text, at, end)
+            is_plain_key = close > 0 and load_octet(text, close + 1) == 0x3A
+            if is_plain_key:
+                at = skip_space(text, close + 2, end)
+            else:
+                at = skip_key(text, at, end)
+                if at < 0:
+                    return at
+                close = at - 2
+                while load_octet(text, close) != 0x22:  # White space may stand around the colon.
+                    close -= 1
+                is_plain_key = ends_plainly(text, key, close, end)
             value = at
-            close = value - 2
-            while load_octet(text, close) != 0x22:  # White space may stand around the colon.
-                close -= 1
             field = find_field(text, key, close)
-            at = scan_detail(text, at, end, spans, repaired) if field == DETAIL else skip_value(text, at, end)
-            if at < 0:
-                return at
+            stop = find_plain_end(text, at, end)
+            if stop > 0:
+                at = stop + 1
+            else:
+                at = scan_detail(text, at, end, spans, repaired) if field == DETAIL else skip_value(text, at, end)
+                if at < 0:
+                    return at
             if field >= 0:
                 if end_of(spans, field) != 0:
                     store_number(spans, UNSURE, 1)
                 store_number(spans, 2 * field, value)
                 store_number(spans, 2 * field + 1, at)
                 if (
-                    not repaired and field not in _READ_LATER and load_octet(text, value) == 0x22
+                    stop < 0 and not repaired and field not in _READ_LATER and load_octet(text, value) == 0x22
                     and not ends_plainly(text, value + 1, at - 1, end)
                 ):  # fmt: skip
                     store_number(spans, UNSURE, 1)
-            elif not ends_plainly(text, key, close, end):
+            elif not is_plain_key:
                 store_number(spans, UNSURE, 1)
             at = skip_space(text, at, end)
             octet = peek(text, at, end)
