@@ -19,7 +19,7 @@ from processor.core.compiled import (
     store_number,
 )
 from processor.core.json_scan import has_escapes, peek, skip_key, skip_space, skip_value
-from processor.core.key_tables import EMPTY, EVENT_BITS, combine, hash_bytes
+from processor.core.key_tables import EMPTY, EVENT_BITS, combine, hash_bytes, hash_short, mix
 
 EVENT_MASK = np.uint64(EVENT_BITS)
 
@@ -183,11 +183,12 @@ def hash_fields(text: int, spans: int, fields: tuple[int, ...]) -> tuple[np.uint
     seen = EMPTY
     for field in fields:
         if is_text(text, spans, field, 0):
-            one, words = hash_bytes(text, start_of(spans, field) + 1, end_of(spans, field) - 1, SEED)
+            one, words = hash_short(text, start_of(spans, field) + 1, end_of(spans, field) - 1)
             hashed = combine(hashed, one)
             seen |= words
         else:
             hashed = combine(hashed, _ONE)
+    hashed = mix(hashed)
     return (hashed if hashed != EMPTY else _ONE), seen
 
 

@@ -69,6 +69,23 @@ def hash_bytes(text: int, at: int, end: int, seed: np.uint64) -> tuple[np.uint64
 
 
 @inner
+def hash_short(text: int, at: int, end: int) -> tuple[np.uint64, np.uint64]:
+    """As `hash_bytes`, another hash and without a seed: less than half of the time for some tens of bytes."""
+    size = end - at
+    hashed, seen = np.uint64(size) ^ _PRIME_1, EMPTY
+    if size >= 8:
+        while at + 8 < end:
+            word = load_word(text, at)
+            seen |= word
+            hashed = combine(hashed, word)
+            at += 8
+        word = load_word(text, end - 8)  # Some of it again, as a rule.
+    else:
+        word = load_some(text, at, end)
+    return combine(hashed, word), seen | word
+
+
+@inner
 def find_slot(keys: Words, key: np.uint64) -> int:
     """Where a key is, or the free slot that it would take. `keys` has a power of two of slots, one of them free."""
     mask = np.uint64(len(keys) - 1)
