@@ -17,6 +17,7 @@ import random
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -425,7 +426,7 @@ class SimulatedIntake:
     def __init__(self, world: Simulation, process: Process) -> None:
         self.process = process
         self._world = world
-        self._task = asyncio.ensure_future(self._run())
+        self._tasks = [asyncio.ensure_future(self._run())]
 
     async def _run(self) -> None:
         world, process = self._world, self.process
@@ -460,19 +461,21 @@ class SimulatedIntake:
             raise BrokerError("the acknowledgement got lost")
 
     async def reject(self, rejects: Iterable[Any]) -> None:
-        assert not list(rejects)
+        assert not (found := list(rejects)), found
 
     async def cover(self, accounts: Mapping[str, int], watermark: int) -> None:
         await self.process.pause()
 
     async def kill(self) -> None:
-        await _kill(self.process, [self._task])
+        await _kill(self.process, self._tasks)
 
 
-async def _kill(process: Process, tasks: Iterable[asyncio.Task[None]]) -> None:
+async def _kill(process: Process, tasks: list[asyncio.Task[None]]) -> None:
+    """End tasks, and raise what one failed with: once, as asyncio tells where that was only who asks first."""
     process.is_alive = False
     process.resume()
-    for task in tasks:
+    while tasks:
+        task = tasks.pop(0)
         task.cancel()
         with suppress(asyncio.CancelledError, ProcessEndedError, StoreError, BrokerError):
             await task
@@ -608,6 +611,8 @@ def run_seed(seed: int, fault: str | None = None) -> str | None:
             loop.run_until_complete(Simulation(seed, folder, time).run())
     except (SimulationFailure, StoreError) as failure:
         return str(failure)
+    except Exception:  # noqa: BLE001 - whatever a process died of is what this seed found; the others go on
+        return traceback.format_exc()
     finally:
         with suppress(RuntimeError):
             loop.run_until_complete(end_tasks(*asyncio.all_tasks(loop), seconds=60))
