@@ -611,7 +611,7 @@ def run_seed(seed: int, fault: str | None = None) -> str | None:
             loop.run_until_complete(Simulation(seed, folder, time).run())
     except (SimulationFailure, StoreError) as failure:
         return str(failure)
-    except Exception:  # noqa: BLE001 - whatever a process died of is what this seed found; the others go on
+    except Exception:
         return traceback.format_exc()
     finally:
         with suppress(RuntimeError):
