@@ -9,8 +9,6 @@ from collections.abc import Callable
 import numpy as np
 
 from processor.core.compiled import (
-    count_zeros,
-    find_special,
     inner,
     load_number,
     load_octet,
@@ -18,7 +16,7 @@ from processor.core.compiled import (
     load_word,
     store_number,
 )
-from processor.core.json_scan import has_escapes, peek, skip_key, skip_space, skip_value
+from processor.core.json_scan import ends_plainly, find_plain_end, peek, skip_key, skip_space, skip_value
 from processor.core.key_tables import EMPTY, EVENT_BITS, combine, hash_bytes, hash_short, mix
 
 EVENT_MASK = np.uint64(EVENT_BITS)
@@ -200,29 +198,6 @@ def hash_event(text: int, spans: int) -> tuple[np.uint64, np.uint64]:
         hashed, words = hash_bytes(text, start_of(spans, SHARED) + 1, end_of(spans, SHARED) - 1, SEED)
         seen |= words
     return hashed & EVENT_MASK, seen
-
-
-@inner
-def ends_plainly(text: int, at: int, close: int, end: int) -> bool:
-    """Whether a string that was read holds no backslash up to its closing quote."""
-    if at + 32 <= end:
-        special = find_special(text, at)
-        if special != 0:
-            return at + count_zeros(special) == close
-    return not has_escapes(text, at, close)
-
-
-@inner
-def find_plain_end(text: int, at: int, end: int) -> int:
-    """The place of the quote that ends a short string without escapes, of which the first lies at `at`; -1 for all else. Something
-    follows, as far as one more byte."""
-    if at + 35 <= end and load_octet(text, at) == 0x22:
-        special = find_special(text, at + 1)
-        if special != 0:
-            close = at + 1 + count_zeros(special)
-            if load_octet(text, close) == 0x22:
-                return close
-    return -1
 
 
 @inner

@@ -110,6 +110,29 @@ def has_escapes(text: int, at: int, close: int) -> bool:
 
 
 @inner
+def ends_plainly(text: int, at: int, close: int, end: int) -> bool:
+    """Whether a string that was read holds no backslash up to its closing quote."""
+    if at + 32 <= end:
+        special = find_special(text, at)
+        if special != 0:
+            return at + count_zeros(special) == close
+    return not has_escapes(text, at, close)
+
+
+@inner
+def find_plain_end(text: int, at: int, end: int) -> int:
+    """The place of the quote that ends a short string without escapes, of which the first lies at `at`; -1 for all else. Something
+    follows, as far as one more byte."""
+    if at + 35 <= end and load_octet(text, at) == 0x22:
+        special = find_special(text, at + 1)
+        if special != 0:
+            close = at + 1 + count_zeros(special)
+            if load_octet(text, close) == 0x22:
+                return close
+    return -1
+
+
+@inner
 def skip_digits(text: int, at: int, end: int) -> int:
     while at < end and 0x30 <= load_octet(text, at) <= 0x39:
         at += 1
