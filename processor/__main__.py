@@ -22,6 +22,8 @@ from processor.saying import warn
 from processor.settings import Settings, SettingsError, read_settings
 from processor.source_options import SourceOrder, choose_sources
 
+early.end()
+
 EXIT_FINDINGS = 1
 EXIT_FAILED = 3
 
@@ -221,7 +223,6 @@ def main() -> None:
 
     Completion for bash: eval "$(_GAPWATCH_COMPLETE=bash_source gapwatch)"; for zsh and fish, zsh_source and fish_source.
     """
-    early.end()
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""What must be said before anything else is imported; the command line imports this first.
+"""What must be said before anything else is imported; the command line imports this first, and calls `end` when all is here.
 
 Importing makes no garbage, but walks over what was imported so far took a tenth of the start; numpy's linear algebra, of which
 nothing is used here, would start a thread for each core, which spins.
@@ -11,7 +11,6 @@ import os
 gc.disable()
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-
 frozen = 0
 """Objects that `end` put aside."""
 
@@ -22,6 +21,5 @@ def end() -> None:
     gc.freeze()
     frozen = gc.get_freeze_count()
     gc.enable()
-    atexit.register(
-        gc.freeze
-    )  # The interpreter's last collections need not walk over what ends with the process anyhow.
+    # The interpreter's last collections need not walk over what ends with the process anyhow.
+    atexit.register(gc.freeze)

@@ -236,6 +236,13 @@ def test_only_changed_days_are_to_be_stored() -> None:
     assert [column.tolist() for column in days.take()] == [[], [], []]
 
 
+def test_who_is_new_is_written_once() -> None:
+    pipeline = apply(build_record(1, NOON), build_record(2, NOON, eventName="RunInstances"), call_as("other", 3, NOON))
+    changed = list(pipeline.ledger.take_dirty())
+    assert sorted(usage.principal.arn.rpartition("/")[2] for usage in changed) == ["builder", "other"]
+    assert sorted(len(usage.dirty) for usage in changed) == [1, 2]
+
+
 # --- late uses ---------------------------------------------------------------------------------------------------------
 
 

@@ -81,8 +81,8 @@ class Intake:
     def resolve(self, decoded: Decoded) -> list[Uses]:
         """The uses in a slice, in order; what is no use is counted in `tally`, what is bad is left in `rejects`."""
         uses = [self._resolve_batch(merge(decoded.batches))] if decoded.batches else []
-        for it in decoded.not_iam:
-            self._count_not_iam(it.get("eventTime"), it.get("recipientAccountId"))
+        for found in decoded.not_iam:
+            self._count_not_iam(found.get("eventTime"), found.get("recipientAccountId"))
         self.reject_all(decoded.rejected)
         return uses
 

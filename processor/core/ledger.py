@@ -261,7 +261,7 @@ class Ledger:
                 usage = self._owners[index]
                 if cell.action in usage.fresh:
                     if not usage.cells:
-                        self.open_usage(usage.principal)
+                        self._principals[int.from_bytes(usage.key, "big")] = usage
                     usage.cells[cell.action] = usage.fresh.pop(cell.action)
                 if not usage.dirty:
                     self._dirty.append(usage)
