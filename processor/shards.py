@@ -232,7 +232,8 @@ class Shards:
             return
         finally:
             shard.telling -= 1
-        shard.told = max(shard.told, flushes)
+        if not shard.telling:  # What was given before may still be on its way, and be lost.
+            shard.told = max(shard.told, flushes)
 
     async def look_at_told(self) -> None:
         """See whether somebody else has written gaps of own shards, as a ledger does that was frozen while it owned them: then all
@@ -283,7 +284,7 @@ class Shards:
                 messages = await shard.flush()
                 flushes = shard.hold.flushes
                 await self._tell(shard, messages or [], flushes)
-                if not shard.untold:
+                if not shard.untold and not shard.telling:
                     shard.told = flushes + 1  # The flush that says so is the next one, and moves nothing.
                 if release:
                     drained = end is not None and shard.offset is not None and shard.offset + 1 >= end

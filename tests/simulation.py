@@ -355,7 +355,8 @@ class Simulation:
                 number: shard
                 for ledger in self.ledgers.values()
                 for number, shard in ledger.shards.owned.items()
-                if min(shard.watermarks.values(), default=0) > since and shard.dirty_since is None and shard.is_told
+                if min(shard.watermarks.values(), default=0) > since and shard.dirty_since is None
+                if shard.is_told and not shard.telling
             }
             if shards.keys() == set(find_shards()):
                 settled_at = min(settled_at, asyncio.get_running_loop().time())

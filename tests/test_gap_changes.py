@@ -1,7 +1,11 @@
 """Topic `gap-changes`: what is told of a gap is what a recomputation says, and what moved is named."""
 
+import asyncio
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from building import DAY, build_holding, build_ledger, build_principal, build_session, build_small_catalogue, build_use
 
 from processor.core.catalogue import stable_hash
@@ -11,6 +15,7 @@ from processor.core.gap_changes import write_all, write_changes
 from processor.core.inventory import InventoryPrincipal
 from processor.core.sessions import Scope, key_of
 from processor.core.tracker import Before, Tracker
+from processor.shards import Shards
 from topics.gap_changes import CODEC, Moved, unpack_hashes
 
 CATALOGUE = build_small_catalogue()
@@ -75,3 +80,33 @@ def test_all_is_told_again_where_it_is_not_known_what_was() -> None:
 def take(tracker: Tracker) -> list[tuple[bytes, bytes | None]]:
     before, tracker.before = tracker.before, {}
     return [message for key, each in before.items() for message in write_changes(tracker, key, each)]
+
+
+class LateBroker:
+    """Acknowledges what it is given when it is let."""
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+
+    async def publish(self, shard: int, messages: list[Any]) -> tuple[int, int]:
+        await self.let.wait()
+        return 0, len(messages)
+
+
+async def test_a_shard_is_told_only_when_nothing_is_on_its_way() -> None:
+    """A flush that moved nothing is no sign that what the one before it gave has arrived: its owner may die before."""
+    broker, parts = LateBroker(), SimpleNamespace(warn=pytest.fail)
+    shards: Any = Shards.__new__(Shards)
+    shards._broker, shards.parts = broker, parts
+    shard: Any = SimpleNamespace(
+        telling=0, told=13, untold=False, hold=SimpleNamespace(number=0), note_published=lambda *_: None
+    )
+    waiting = asyncio.create_task(shards._tell(shard, [object()], 14))
+    await asyncio.sleep(0.01)
+    await shards._tell(shard, [], 15)
+    assert shard.told == 13
+    broker.let.set()
+    await waiting
+    assert shard.told == 14
+    await shards._tell(shard, [], 16)
+    assert shard.told == 16
