@@ -60,7 +60,7 @@ class Batch(NamedTuple):
 
     def read_arns(self, places: Numbers) -> list[str]:
         """ARNs of `rows.arns`."""
-        quoted = [string_at(start, end - start) for start, end in self.rows.arns[places].tolist()]
+        quoted = [read_bytes(start, end) for start, end in self.rows.arns[places].tolist()]
         return [
             each[1:-1].decode() if b"\\" not in each else str(msgspec.json.decode(each, type=str)) for each in quoted
         ]

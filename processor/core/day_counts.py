@@ -58,7 +58,7 @@ class DayCounts:
     def find_behind(self, loaded: Flags) -> Days:
         """The changes (their counts doubled, as in the table) that are only to be added to a count, which the store may have, and
         memory has not. `loaded` says of cells that they came from a store."""
-        keys, doubled = self._take_changes()
+        keys, doubled = self._read_changes()
         cells = (keys >> _BITS).astype(np.int64) - 1
         unknown = (doubled & WHOLE == 0) & (loaded[cells] | self.forgotten)
         asked = np.flatnonzero(unknown)
@@ -72,7 +72,7 @@ class DayCounts:
 
     def take(self) -> Days:
         """What changed, as whole counts."""
-        keys, doubled = self._take_changes()
+        keys, doubled = self._read_changes()
         self.changes = KeyTable()
         self._held.reserve(len(keys))
         counts = np.empty(len(keys), np.int64)
@@ -96,7 +96,7 @@ class DayCounts:
         for cell, day, doubled in zip(*(column.tolist() for column in changes), strict=True):
             yield cell, day, doubled >> 1, bool(doubled & WHOLE)
 
-    def _take_changes(self) -> tuple[Words, Numbers]:
+    def _read_changes(self) -> tuple[Words, Numbers]:
         held = np.flatnonzero(self.changes.keys)
         return self.changes.keys[held], self.changes.values[held]
 

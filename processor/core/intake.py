@@ -6,13 +6,12 @@ not met before, and what must be looked at each time (parameters), comes here.
 """
 
 from collections.abc import Container, Iterable
-from ctypes import string_at
 
 import numpy as np
 
 from processor.core.account_logs import AccountLogs
 from processor.core.actions import ActionMap
-from processor.core.batches import Batch, Decoded, merge
+from processor.core.batches import Batch, Decoded, merge, read_bytes
 from processor.core.compiled import Numbers, Words
 from processor.core.first_sight import BAD, NO_ACTOR, FirstSight
 from processor.core.memory import Pending
@@ -158,7 +157,7 @@ class Intake:
         for at, (start, end) in enumerate(parameters):
             call = calls[numbers[at]]
             assert call.rule is not None  # noqa: S101 - without a rule nothing is proved
-            actions = resolve(call.rule, string_at(start, end - start))
+            actions = resolve(call.rule, read_bytes(start, end))
             if actions != call.actions:
                 numbers[at] = self._sight.find_other(call, actions).number
         columns.calls[proofs] = numbers
@@ -177,7 +176,7 @@ class Intake:
         for at, (known, caller) in enumerate(zip(asked.tolist(), callers.tolist(), strict=True)):
             row, session, shape, place, number = known
             if session < 0:
-                session = sight.find_session(string_at(starts[at], ends[at] - starts[at]), caller, pending)
+                session = sight.find_session(read_bytes(starts[at], ends[at]), caller, pending)
                 if shape >= 0 and place >= 0:
                     again.append(row)
                     continue

@@ -85,10 +85,7 @@ class Cell:
     def note_operator(self, operator: str) -> None:
         """`note_facet` of the facet that has the most values."""
         kept = self.operators
-        if not kept and len(operator) <= FACET_CHARS_MAX and not self.overflow:
-            self.operators = (operator,)
-            self.facets_dirty = True
-        elif len(kept) < FACETS_MAX and len(operator) <= FACET_CHARS_MAX:
+        if len(kept) < FACETS_MAX and len(operator) <= FACET_CHARS_MAX:
             if operator not in kept:
                 self.operators = (*kept, operator)
                 self.facets_dirty = True

@@ -6,6 +6,7 @@ import numpy as np
 
 from processor.core.compiled import Numbers, Octets, Words
 from processor.core.day_counts import DAY_BITS, Days
+from processor.core.key_tables import SHARD_SHIFT
 from processor.core.ledger import Ledger
 from processor.core.pack_loop import HASH_BYTES, KEY_BYTES, pack_days
 from processor.shell.action_names import ActionNames
@@ -37,17 +38,17 @@ class DayPacker:
         """Commands that write the counts of all days from `oldest` on."""
         self._reach()
         owners = self._ledger.owners[found.cells]
-        order = np.argsort(owners << DAY_BITS | found.days)
+        buckets = owners << DAY_BITS | found.days
+        order = np.argsort(buckets)
         order = order[found.days[order] >= oldest]
-        owners, days = owners[order], found.days[order]
-        groups = 1 + len(order) // PAIRS_MAX + int(np.count_nonzero(np.diff(owners << DAY_BITS | days)))
+        groups = 1 + len(order) // PAIRS_MAX + int(np.count_nonzero(np.diff(buckets[order])))
         a_group = HEAD_BYTES + self._head_max + DAY_BYTES_MAX + 1 + KEY_BYTES
         out = np.empty(groups * a_group + len(order) * (HASH_BYTES + COUNT_BYTES_MAX + 2), np.uint8)
         hashes = self._hashes[self._ledger.actions[found.cells[order]]]
-        shards = (self._keys >> np.uint64(58)).astype(np.int64)
+        shards = (self._keys >> np.uint64(SHARD_SHIFT)).astype(np.int64)
         size, commands = pack_days(
-            owners,
-            days,
+            owners[order],
+            found.days[order],
             found.counts[order],
             hashes,
             self._keys,

@@ -166,7 +166,8 @@ class State:
         commands = [*self._write_counters(), *more]
         for usage in changed:
             commands += self._write_usage(usage)
-        packed = self._day_packer.pack(self.ledger.days.take(), self._oldest_day())
+        days = self.ledger.days
+        packed = [self._day_packer.pack(days.take(), self._oldest_day())] if days.changes.count else []
         commands += self._write_names(changed)
         for usage in changed:
             usage.dirty.clear()
@@ -177,7 +178,7 @@ class State:
         if self._moved:
             commands.append(("HSET", self.store.key(b"files"), *itertools.chain.from_iterable(self._moved.items())))
             self._moved = {}
-        await self.store.flush(commands, [packed] if packed.commands else [])
+        await self.store.flush(commands, packed)
         self._sparing.spare(len(changed))
 
     async def read_facets(self, usage: PrincipalUsage) -> None:
