@@ -21,7 +21,14 @@ from conftest import Gapwatch
 
 from processor.settings import SettingsError
 from processor.shell import brokers as reaching
-from processor.shell.brokers import BrokerError, BrokerSettings, connection_options, read_secret, split_hosts
+from processor.shell.brokers import (
+    BrokerError,
+    BrokerSettings,
+    connection_options,
+    read_secret,
+    split_hosts,
+    wait_until_closed,
+)
 from processor.shell.topics import Found, Replicas, check_topics, compare_topic, create_topics, say_value
 from processor.topic_commands import topics as topics_group
 from topics import TOPICS, uses
@@ -154,8 +161,38 @@ async def test_other_clients_connect_by_the_same_options(apache_kafka: SecureKaf
     settings = BrokerSettings(
         hosts=(apache_kafka.secure_address,), ca=apache_kafka.ca, password=SecureKafka.PASSWORD, **SECURE
     )
-    async with AIOKafkaProducer(**connection_options(settings)) as producer:
+    options = connection_options(settings)
+    async with AIOKafkaProducer(**options) as producer:
         assert producer.client.cluster.brokers()
+    await wait_until_closed(options["ssl_context"])
+
+
+async def test_what_is_closed_with_tls_is_waited_for(apache_kafka: SecureKafka) -> None:
+    """aiokafka does not wait; a loop that ended then left a socket half closed, and said so in who came next."""
+    context = connection_options(BrokerSettings(hosts=("a:1",), security="ssl", ca=apache_kafka.ca))["ssl_context"]
+    relays = []
+
+    async def relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while chunk := await source.read(65_536):
+            await asyncio.sleep(0.2)
+            sink.write(chunk)
+        sink.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection(*apache_kafka.secure_address.split(":"))
+        relays.append(asyncio.gather(relay(reader, to_broker), relay(from_broker, writer)))
+        await relays[-1]
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        raw = writer.get_extra_info("socket")
+        writer.close()
+        await asyncio.sleep(0.05)
+        assert raw.fileno() != -1  # The broker's goodbye is on its way.
+        await wait_until_closed(context)
+        assert raw.fileno() == -1
+        await asyncio.gather(*relays)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from processor.settings import SettingsError
 
@@ -30,8 +32,10 @@ REQUEST_SECONDS_MAX = 10.0
 """Of one request of an admin client: a person waits for it."""
 
 
-CLOSING_SECONDS = 0.05
-"""aiokafka closes connections without waiting for them; a loop that ends at once would leave those with TLS half closed."""
+CLOSING_SECONDS_MAX = 1.0
+CLOSING_STEP_SECONDS = 0.01
+
+_open_tls: "WeakSet[_WatchedTls]" = WeakSet()
 
 
 class BrokerError(Exception):
@@ -163,7 +167,45 @@ def build_ssl_context(settings: BrokerSettings) -> ssl.SSLContext:
         raise SettingsError(f"{option} {path}: no usable PEM file ({error.reason or error}){hint}") from error
     except OSError as error:
         raise SettingsError(f"{option} {path}: {error.strerror}") from error
+    context.sslobject_class = _WatchedTls
     return context
+
+
+class _WatchedTls(ssl.SSLObject):
+    """A TLS session that is in `_open_tls` from its handshake until either side has said that it ends."""
+
+    def do_handshake(self) -> None:
+        _open_tls.add(self)
+        with self._ending():
+            super().do_handshake()
+
+    def unwrap(self) -> None:
+        with self._ending():
+            super().unwrap()
+        _open_tls.discard(self)
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """What fails, other than for want of bytes, ends the session."""
+        try:
+            yield
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            _open_tls.discard(self)
+            raise
+
+
+async def wait_until_closed(context: ssl.SSLContext | None) -> None:
+    """Wait, a second at most, for the TLS sessions under `context` to end.
+
+    aiokafka closes connections without waiting for them, and one with TLS asks its peer first: a loop that ends at once
+    leaves it half closed.
+    """
+    deadline = monotonic() + CLOSING_SECONDS_MAX
+    while any(each.context is context for each in _open_tls) and monotonic() < deadline:  # noqa: ASYNC110 - nobody tells of it
+        await asyncio.sleep(CLOSING_STEP_SECONDS)
+    await asyncio.sleep(CLOSING_STEP_SECONDS)  # Who is told of an end closes the socket in the loop's next turns.
 
 
 class _LastWords(logging.Handler):
@@ -197,8 +239,9 @@ async def connect_admin(settings: BrokerSettings) -> "AsyncIterator[AIOKafkaAdmi
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
+    options = connection_options(settings)
     with hear_aiokafka() as heard:
-        admin = AIOKafkaAdminClient(request_timeout_ms=int(REQUEST_SECONDS_MAX * 1_000), **connection_options(settings))
+        admin = AIOKafkaAdminClient(request_timeout_ms=int(REQUEST_SECONDS_MAX * 1_000), **options)
         try:
             await admin.start()
             heard.text = ""  # One of several brokers may have been away.
@@ -209,7 +252,7 @@ async def connect_admin(settings: BrokerSettings) -> "AsyncIterator[AIOKafkaAdmi
             raise BrokerError(f"Kafka at {settings.where} refuses: {error}") from error
         finally:
             await admin.close()
-            await asyncio.sleep(CLOSING_SECONDS)
+            await wait_until_closed(options.get("ssl_context"))
 
 
 ADVICE = (
