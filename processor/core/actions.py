@@ -13,9 +13,9 @@ import msgspec
 
 from processor.core.catalogue import Catalogue
 from processor.core.parameters import Parameters, Proof, build_proof
-from processor.core.resolve_loop import GRAM_PRIME
+from processor.core.resolve_loop import NEEDLE_BYTES, NEEDLE_PRIME
 
-ALL_GRAMS = 2**64 - 1
+ALL_NEEDLES = (2**64 - 1,) * 3
 
 Prover = Callable[..., tuple[int, ...] | None]
 Hint = Callable[[bytes], re.Match[bytes] | None]
@@ -60,13 +60,13 @@ class ActionRule:
 
     `actions` always; what `proves` answers too, which needs asking only where a hint is found in the raw parameters
     (or always, without hints); `unproved` instead of `actions` where the parameters are absent, unreadable or prove
-    nothing. `grams` has a bit for each way that a hint may begin: what has none of them needs no search.
+    nothing. `needles` are three words with a bit for each way that a hint may begin: what has none of them needs no search.
     """
 
     actions: tuple[int, ...]
     unproved: tuple[int, ...]
     hints: tuple[Hint, ...] = ()
-    grams: int = ALL_GRAMS
+    needles: tuple[int, int, int] = ALL_NEEDLES
     proves: Prover | None = None
 
 
@@ -152,7 +152,9 @@ class ActionMap:
             unproved=certain + candidates,
             # A call whose candidates are all that it is credited with is read whatever its text holds.
             hints=() if candidates else compile_hints(proof for proof, _ in tests),
-            grams=ALL_GRAMS if candidates else mark_grams(needle for proof, _ in tests for needle in proof.needles),
+            needles=ALL_NEEDLES
+            if candidates
+            else mark_needles(needle for proof, _ in tests for needle in proof.needles),
             proves=build_prover(tests, candidates),
         )
 
@@ -184,14 +186,17 @@ def may_show(needles: tuple[bytes, ...], raw: bytes) -> bool:
     return not raw or not needles or any(map(raw.__contains__, needles))
 
 
-def mark_grams(needles: Iterable[bytes]) -> int:
-    """The bits of the first four bytes of needles, as `find_grams` sets them; all where one begins otherwise."""
-    grams = 0
+def mark_needles(needles: Iterable[bytes]) -> tuple[int, int, int]:
+    """The bits of the first five bytes of needles, as the loop's `may_show` looks for them; all where one begins otherwise."""
+    first = second = third = 0
     for needle in needles:
-        if len(needle) < 4 or needle[0] not in b'":':
-            return ALL_GRAMS
-        grams |= 1 << (int.from_bytes(needle[:4], "little") * GRAM_PRIME % 2**64 >> 58)
-    return grams or ALL_GRAMS
+        if len(needle) < NEEDLE_BYTES or needle[0] not in b'":':
+            return ALL_NEEDLES
+        hashed = int.from_bytes(needle[:NEEDLE_BYTES], "little") * NEEDLE_PRIME % 2**64
+        first |= 1 << (hashed >> 58)
+        second |= 1 << (hashed >> 52 & 63)
+        third |= 1 << (hashed >> 46 & 63)
+    return (first, second, third) if first else ALL_NEEDLES
 
 
 def compile_hints(proofs: Iterable[Proof]) -> tuple[Hint, ...]:

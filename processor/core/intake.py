@@ -131,7 +131,7 @@ class Intake:
             memory.by_who.keys, memory.by_who.values, memory.by_caller.keys, memory.by_caller.values,
             memory.actor_numbers, memory.session_logs,
             memory.by_shape.keys, memory.by_shape.values, memory.stops, memory.by_place.keys, memory.by_place.values,
-            memory.place_logs, memory.by_call.keys, memory.by_call.values, memory.kinds, memory.salts, memory.grams,
+            memory.place_logs, memory.by_call.keys, memory.by_call.values, memory.kinds, memory.salts, memory.needles,
             self._logs.firsts, notes, columns.calls, columns.sessions, columns.places, columns.times,
             columns.events,
             asked, callers, proofs, later,

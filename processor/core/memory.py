@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from processor.core.actions import ALL_GRAMS, ActionRule
+from processor.core.actions import ALL_NEEDLES, ActionRule
 from processor.core.compiled import Numbers, Words
 from processor.core.key_tables import KeyTable, grow
 from processor.core.resolve_loop import NO_LOG
@@ -36,7 +36,7 @@ class Memory:
         self.actor_numbers: Numbers = np.zeros(64, np.int64)
         self.stops: Numbers = np.zeros(64, np.int64)
         self.kinds: Numbers = np.zeros(64, np.int64)
-        self.grams: Words = np.zeros(64, np.uint64)
+        self.needles: Words = np.zeros((64, 3), np.uint64)
         self.session_logs: Numbers = np.zeros(64, np.int64)
         self.place_logs: Numbers = np.zeros(64, np.int64)
         self.salts: Words = np.zeros(64, np.uint64)
@@ -86,11 +86,11 @@ class Memory:
         self.stops = grow(self.stops, len(self.shapes))
         self.stops[shapes : len(self.shapes)] = [bool(shape.stop) for shape in self.shapes[shapes:]]
         size, fresh = len(self.calls), self.calls[calls:]
-        self.kinds, self.grams = grow(self.kinds, size), grow(self.grams, size)
+        self.kinds, self.needles = grow(self.kinds, size), grow(self.needles, size)
         self.salts = grow(self.salts, size)
         self.kinds[calls:size] = self._fresh_kinds
-        grams = [ALL_GRAMS if call.rule is None else call.rule.grams for call in fresh]
-        self.grams[calls:size] = np.array(grams, np.uint64)
+        needles = [ALL_NEEDLES if call.rule is None else call.rule.needles for call in fresh]
+        self.needles[calls:size] = np.array(needles, np.uint64).reshape(-1, 3)
         self.salts[calls:size] = np.array([call.salt for call in fresh], np.uint64)
         self._fresh_kinds = []
         self._settled = (len(self.sessions), len(self.shapes), size)

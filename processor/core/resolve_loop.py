@@ -39,11 +39,12 @@ ASKED_COLUMNS = 5
 
 NO_LOG = -1
 
-GRAM_PRIME = 0x9E3779B185EBCA87
-_GRAM_PRIME = np.uint64(GRAM_PRIME)
+NEEDLE_PRIME, NEEDLE_BYTES = 0x9E3779B185EBCA87, 5
+_NEEDLE_PRIME = np.uint64(NEEDLE_PRIME)
 _ONE = np.uint64(1)
-_R32, _R58 = np.uint64(32), np.uint64(58)
-_LOW = np.uint64(0xFFFFFFFF)
+_R32, _R46, _R52, _R58 = np.uint64(32), np.uint64(46), np.uint64(52), np.uint64(58)
+_LOW_SIX = np.uint64(0x3F)
+_LOW_FIVE = np.uint64(0xFFFFFFFFFF)
 
 
 @inner
@@ -53,20 +54,21 @@ def key_of_call(actor: int, shape: int) -> np.uint64:
 
 
 @inner
-def find_grams(text: int, at: int, end: int) -> np.uint64:
-    """One of 64 bits for each four bytes that begin with a quote or a colon, as the needles of proofs do."""
-    grams = EMPTY
-    while at + 8 <= end:
+def may_show(text: int, at: int, end: int, needles: Words, call: int) -> bool:
+    """Whether five bytes stand there that begin with a quote or a colon, as the needles of proofs do, and have their bit in all
+    three words: those of a needle always have it, of others some in a thousand."""
+    while at + NEEDLE_BYTES <= end:
         octet = load_octet(text, at)
         if octet == 0x22 or octet == 0x3A:
-            grams |= _ONE << (((load_word(text, at) & _LOW) * _GRAM_PRIME) >> _R58)
+            hashed = (load_word(text, at) if at + 8 <= end else load_some(text, at, end)) & _LOW_FIVE
+            hashed *= _NEEDLE_PRIME
+            found = needles[call, 0] >> (hashed >> _R58)
+            found &= needles[call, 1] >> ((hashed >> _R52) & _LOW_SIX)
+            found &= needles[call, 2] >> ((hashed >> _R46) & _LOW_SIX)
+            if found & _ONE:
+                return True
         at += 1
-    while at + 4 <= end:
-        octet = load_octet(text, at)
-        if octet == 0x22 or octet == 0x3A:
-            grams |= _ONE << (((load_some(text, at, at + 4)) * _GRAM_PRIME) >> _R58)
-        at += 1
-    return grams
+    return False
 
 
 @inner
@@ -87,7 +89,7 @@ def resolve_loop(
     who_keys: Words, who_values: Numbers, session_keys: Words, session_values: Numbers, actors: Numbers,
     session_logs: Numbers,
     shape_keys: Words, shape_values: Numbers, stops: Numbers, place_keys: Words, place_values: Numbers,
-    place_logs: Numbers, call_keys: Words, call_values: Numbers, kinds: Numbers, salts: Words, call_grams: Words,
+    place_logs: Numbers, call_keys: Words, call_values: Numbers, kinds: Numbers, salts: Words, needles: Words,
     firsts: Numbers, notes: Numbers,
     calls: Numbers, sessions: Numbers, where: Numbers, times: Numbers, events: Words,
     asked: Numbers, callers_asked: Words, proofs: Numbers, later: Numbers,
@@ -141,7 +143,7 @@ def resolve_loop(
         if kind in (NO_PRINCIPAL, OUT_OF_SCOPE):
             notes[NOBODYS if kind == NO_PRINCIPAL else OUTSIDE] += 1
             continue
-        if kind == PROVED and call_grams[call] & find_grams(0, places[row, PARAMETERS_AT], places[row, PARAMETERS_END]):
+        if kind == PROVED and may_show(0, places[row, PARAMETERS_AT], places[row, PARAMETERS_END], needles, call):
             proofs[proving] = row
             proving += 1
         calls[row], sessions[row], where[row], times[row] = call, session, place, time
