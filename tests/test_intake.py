@@ -15,6 +15,7 @@ from building import ACCOUNT, ROLE, build_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processor.core import first_sight
 from processor.core import memory as memory_module
 from processor.core.actions import ActionMap
 from processor.core.horizon import Horizon
@@ -197,6 +198,147 @@ def test_slices_change_nothing(seed: int) -> None:
     feed(whole, dump_lines(records))
     feed(single, *(dump_lines([record]) for record in records))
     assert sum_up(whole) == sum_up(single)
+
+
+ISSUERS = (
+    *(
+        b'{"type":"Role","principalId":"AROA%d","arn":"arn:aws:iam::%d:role/r%d"}' % (n, int(ACCOUNT), n)
+        for n in (1, 2)
+    ),
+    *(
+        b'{"type":"Role","principalId":"AROA1"}',
+        b'{"type":"User","arn":"arn:aws:iam::%d:user/u"}' % int(ACCOUNT),
+        b"null",
+        b"7",
+    ),
+)
+MEMBERS = {
+    b"type": (
+        b'"AssumedRole"',
+        b'"AssumedRole"',
+        b'"WebIdentityUser"',
+        b'"IAMUser"',
+        b'"FederatedUser"',
+        b'"Role"',
+        b"null",
+    ),
+    b"principalId": (
+        *(
+            b'"AROA1:ann"',
+            b'"AROA1:bob"',
+            b'"AROA1:b:c"',
+            b'"AROA1"',
+            b'"AROA1:"',
+            b'":ann"',
+            b'""',
+            b'"AROA2:ann"',
+            b"5",
+            b"null",
+        ),
+        *(b'"AROA1:\\u0062ob"', '"AROA1:bób"'.encode(), b'"AROA1:b\xff"', b'"AROA1\\u003aann"'),
+    ),
+    b"principal\\u0049d": (b'"AROA1:eve"',),
+    b"arn": (
+        *(
+            b'"arn:aws:sts::%d:assumed-role/r1/%s"' % (int(ACCOUNT), name)
+            for name in (b"ann", b"b\xff", "ó".encode(), b"\\/x")
+        ),
+        *(b'"arn:aws:iam::%d:user/u"' % int(ACCOUNT), b"null", b"[]"),
+    ),
+    b"accountId": (b'"%d"' % int(ACCOUNT), b'"444455556666"', b"4"),
+    b"accessKeyId": (b'"ASIA1"', b'"ASIA2"'),
+    b"invokedBy": (b'"ec2.amazonaws.com"', b'"AWS Internal"', b"null"),
+    b"sessionContext": (
+        *(
+            b'{"attributes":{"creationDate":"%d"},"sessionIssuer":%s}' % (n, issuer)
+            for n in (1, 2)
+            for issuer in ISSUERS
+        ),
+        *(b'{"sessionIssuer":%s,"attributes":{}}' % issuer for issuer in ISSUERS),
+        *(b'{"sessionIssue\\u0072":%s}' % ISSUERS[0], b"{}", b"null", b'"x"'),
+    ),
+}
+"""What a userIdentity may hold, and where it matters to who calls."""
+
+
+@st.composite
+def user_identities(draw: st.DrawFn) -> bytes:
+    """Mostly a role's session; now and then with members that are odd, lack, or are there twice."""
+    names = [name for name in MEMBERS if name != b"principal\\u0049d" and draw(st.integers(0, 9))]
+    if not draw(st.integers(0, 5)):
+        names += draw(st.lists(st.sampled_from(list(MEMBERS)), max_size=2))
+    names = draw(st.permutations(names)) if draw(st.booleans()) else names
+    plain = draw(st.booleans())
+    picked = [
+        MEMBERS[name][draw(st.integers(0, 1 if plain else len(MEMBERS[name]) - 1)) % len(MEMBERS[name])]
+        for name in names
+    ]
+    space = draw(st.sampled_from((b"", b" ")))
+    members = (b'"%s":%s%s' % (name, space, value) for name, value in zip(names, picked, strict=True))
+    return b"{" + b",".join(members) + space + b"}"
+
+
+def feed_callers(identities: Iterable[bytes], bound: int, *, apart: bool) -> Any:
+    """What a pipeline knows that was fed a call by each; `bound`: how many sessions it remembers."""
+    lines = []
+    for number, identity in enumerate(identities):
+        record = json.dumps({**build_record(number, START), "userIdentity": 0}).encode()
+        lines.append(record.replace(b'"userIdentity": 0', b'"userIdentity":' + identity) + b"\n")
+    pipeline = build_pipeline({"known": ["AROA1"]})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(memory_module, "SESSIONS_MAX", bound)
+        feed(pipeline, *(lines if apart else [b"".join(lines)]))
+    return sum_up(pipeline)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(user_identities(), min_size=2, max_size=25))
+def test_sessions_that_differ_by_name_are_as_if_each_was_read(identities: list[bytes]) -> None:
+    """The loop opens a session that is as another but for its name; with no memory each is decoded."""
+    expected = feed_callers(identities, -1, apart=True)
+    assert feed_callers(identities, 1_000, apart=True) == expected
+    assert feed_callers(identities, 1_000, apart=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (b'"principalId":"AROA1:ann"', b'"principalId":"AROA1:bob"'),
+        (b'"principalId":"AROA1:ann"', b'"principalId":"AROA2:ann"'),
+        (b'"principalId":"AROA1:ann"', b'"principalId":"AROA1:\\u0062ob"'),
+        (b'"principalId":"AROA1:ann"', b'"principalId":"AROA1"'),
+        (b'"principalId":"AROA1:ann"', b'"principalId":"AROA1:"'),
+        (b'"principalId":"AROA1:ann"', b'"principalId":"AROA1:x","principalId":"AROA1:bob"'),
+        (b'"principalId":"AROA1:ann"', b'"principalId":"AROA1:bob","accountId":"444455556666"'),
+        (b'"principalId":"AROA1:ann"', b'"principalId":"AROA1:bob","invokedBy":"x.amazonaws.com"'),
+        (b'"principalId":"AROA1:ann"', b'"principalId":"AROA1:bob","arn":"\xff"'),
+        (
+            b'"principalId":"AROA1:ann","principal\\u0049d":"AROA1:eve"',
+            b'"principalId":"AROA1:bob","principal\\u0049d":"AROA1:eve"',
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", [b"AssumedRole", b"IAMUser", b"WebIdentityUser", b"FederatedUser"])
+def test_a_session_like_one_before_is_as_if_it_was_read(kind: bytes, first: bytes, second: bytes) -> None:
+    both = [b'{"type":"' + kind + b'",' + members + b"}" for members in (first, second)]
+    assert feed_callers(both, 1_000, apart=True) == feed_callers(both, -1, apart=True)
+
+
+def test_a_new_name_of_a_known_role_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes the test above one of two ways."""
+    decoded = []
+    decode = first_sight.decode_user_identity
+    monkeypatch.setattr(first_sight, "decode_user_identity", lambda raw: decoded.append(raw) or decode(raw))
+    pipeline = build_pipeline()
+    for name in ("ann", "bob", "eve", "ann"):
+        record = build_record(len(decoded), START)
+        record["userIdentity"]["principalId"] = f"AROA1:{name}"
+        record["userIdentity"]["arn"] = f"arn:aws:sts::{ACCOUNT}:assumed-role/builder/{name}"
+        feed(pipeline, dump_lines([{**record, "eventID": f"id-{name}"}]))
+    assert len(decoded) == 1
+    (usage,) = pipeline.ledger.principals.values()
+    (cell,) = usage.cells.values()
+    assert (sorted(cell.operators), cell.count) == (["ann", "bob", "eve"], 3)
 
 
 def test_order_of_records_changes_nothing() -> None:

@@ -1,15 +1,22 @@
-"""A hash of who calls: of all of a userIdentity but what each new set of credentials has of its own."""
+"""Hashes of who calls: of all of a userIdentity but what each new set of credentials has of its own, or each new session."""
 
 import numpy as np
 
 from processor.core.compiled import inner, load_octet, load_word
-from processor.core.json_scan import skip_key, skip_space, skip_value
+from processor.core.fields import HIGH
+from processor.core.json_scan import has_escapes, skip_key, skip_space, skip_value
 from processor.core.key_tables import EMPTY, combine, hash_bytes
 
 _ACCESS_KEY = np.uint64(int.from_bytes(b"accessKe", "little"))
 _CONTEXT = np.uint64(int.from_bytes(b"sessionC", "little"))
 _ATTRIBUTES = np.uint64(int.from_bytes(b"attribut", "little"))
+_PRINCIPAL = np.uint64(int.from_bytes(b"principa", "little"))
+_ID = np.uint64(int.from_bytes(b'lId"', "little"))
+_ARN = np.uint64(int.from_bytes(b'arn"', "little"))
+_FOUR = np.uint64(0xFFFFFFFF)
 _ONE = np.uint64(1)
+_LONGEST_KEY = 12
+"""Bytes of a key that is looked at whole, its closing quote included."""
 
 
 @inner
@@ -44,3 +51,59 @@ def hash_caller(text: int, at: int, end: int, seed: np.uint64) -> np.uint64:
         return hashed
     hashed = hash_others(text, at, end, seed, _ACCESS_KEY, _CONTEXT)
     return hashed if hashed != EMPTY else _ONE
+
+
+@inner
+def find_colon(text: int, at: int, end: int) -> int:
+    """The place of the first colon of a string from behind its quote, or of its closing quote, which lies before `end`."""
+    while at < end - 1 and load_octet(text, at) != 0x3A:
+        at += 1
+    return at
+
+
+@inner
+def is_simple(text: int, at: int, stop: int, seed: np.uint64) -> bool:
+    """Whether a value is a string of ASCII without escapes."""
+    _, seen = hash_bytes(text, at, stop, seed)
+    return load_octet(text, at) == 0x22 and seen & HIGH == EMPTY and not has_escapes(text, at, stop)
+
+
+@inner
+def hash_role(text: int, at: int, end: int, seed: np.uint64) -> tuple[np.uint64, int, int]:
+    """Of a role session's userIdentity, as `hash_caller`, but without the session's name: without what follows the colon of
+    `principalId`, and without `arn`, which nothing is read from in a session. Behind it where the name lies. EMPTY where that must
+    be decoded to be known."""
+    nothing = EMPTY, 0, 0
+    hashed = seed
+    begin = close = 0
+    if load_octet(text, at) != 0x7B:
+        return nothing
+    at = skip_space(text, at + 1, end)
+    while load_octet(text, at) != 0x7D:
+        key = at + 1
+        at = skip_key(text, at, end)
+        stop = skip_value(text, at, end)
+        if has_escapes(text, key, at):
+            return nothing
+        word = load_word(text, key) if key + _LONGEST_KEY <= end else EMPTY
+        if word == _CONTEXT and load_octet(text, at) == 0x7B:
+            hashed = combine(hashed, hash_others(text, at, stop, seed, _ATTRIBUTES, EMPTY))
+        elif word == _PRINCIPAL and load_word(text, key + 4) >> np.uint64(32) == _ID:
+            if not is_simple(text, at, stop, seed):
+                return nothing
+            colon = find_colon(text, at + 1, stop)
+            one, _ = hash_bytes(text, at, colon, seed)
+            hashed = combine(hashed, one)
+            begin, close = min(colon + 1, stop - 1), stop - 1
+        elif word & _FOUR == _ARN:
+            if not is_simple(text, at, stop, seed):
+                return nothing
+        elif word != _ACCESS_KEY:
+            one, _ = hash_bytes(text, key, stop, seed)
+            hashed = combine(hashed, one)
+        at = skip_space(text, stop, end)
+        if load_octet(text, at) == 0x2C:
+            at = skip_space(text, at + 1, end)
+    if close == 0:
+        return nothing
+    return (hashed if hashed != EMPTY else _ONE), begin, close

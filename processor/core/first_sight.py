@@ -6,7 +6,7 @@ from collections.abc import Container
 from processor.core.actions import ActionMap
 from processor.core.batches import Batch
 from processor.core.memory import Memory, Pending
-from processor.core.principals import Known, decode_user_identity, resolve_caller
+from processor.core.principals import Known, UserIdentity, decode_user_identity, differs_by_name, resolve_caller
 from processor.core.records import NOT_IAM_SOURCES, Record, is_denied, is_not_iam
 from processor.core.resolve_loop import LOOKED_AT, NO_PRINCIPAL, NOBODY, OUT_OF_SCOPE, PLAIN, PROVED, UNKNOWN
 from processor.core.scan import PLACE, SHAPE
@@ -33,15 +33,18 @@ class FirstSight:
         if self.memory.is_full():
             self.memory = Memory()
 
-    def find_session(self, raw: bytes, caller: int, pending: Pending) -> int:
-        """The number of a session, opened where it is new; `caller` is the hash of its userIdentity, which is `raw`."""
+    def find_session(self, raw: bytes, caller: int, role: int, pending: Pending) -> int:
+        """The number of a session, opened where it is new; `caller` is the hash of its userIdentity, which is `raw`. `role` is
+        that of all but its name, by which the loop opens those of other names itself; 0 where there is none."""
         number = pending.sessions.get(caller, UNKNOWN)
         if number < 0:
-            number = pending.sessions[caller] = self.memory.add_session(self._open_session(raw))
+            found = decode_user_identity(raw)
+            number = pending.sessions[caller] = self.memory.add_session(self._open_session(found))
+            if role and found is not None and differs_by_name(found):
+                pending.roles[role] = number
         return number
 
-    def _open_session(self, raw: bytes) -> Session:
-        found = decode_user_identity(raw)
+    def _open_session(self, found: UserIdentity | None) -> Session:
         if found is None:
             return Session(NO_ACTOR, "", "", "")
         caller = resolve_caller(found, self._known)

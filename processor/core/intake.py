@@ -20,6 +20,8 @@ from processor.core.records import TIME_MAX, Rejected, parse_time
 from processor.core.resolve_loop import (
     ASKED,
     ASKED_COLUMNS,
+    BORN,
+    BORN_COLUMNS,
     FUTURE,
     LATER,
     LOGS_MOVED,
@@ -38,6 +40,7 @@ from processor.core.resolve_loop import (
     ROW,
     SECOND_NEWEST,
     SESSION,
+    SESSIONS,
     UNKNOWN,
     UNTIL,
     resolve_loop,
@@ -92,11 +95,11 @@ class Intake:
         columns = Columns(rows)
         todo = np.arange(rows)
         while len(todo):
-            asked, callers, proofs, todo = self._run_loop(batch, todo, columns)
+            asked, hashes, proofs, todo = self._run_loop(batch, todo, columns)
             if len(proofs):
                 self._read_proofs(batch, proofs, columns)
             if len(asked):
-                again = self._answer(batch, asked, callers, columns)
+                again = self._answer(batch, asked, hashes, columns)
                 todo = np.sort(np.concatenate((todo, again)))
         kept = np.flatnonzero(columns.calls >= 0)
         places = batch.rows.places
@@ -121,20 +124,21 @@ class Intake:
         again."""
         memory, tally = self._sight.memory, self.tally
         memory.reserve(len(todo))
-        asked, callers = np.empty((len(todo), ASKED_COLUMNS), np.int64), np.empty(len(todo), np.uint64)
+        asked, hashes = np.empty((len(todo), ASKED_COLUMNS), np.int64), np.empty((len(todo), 2), np.uint64)
         proofs, later = np.empty(len(todo), np.int64), np.empty(len(todo), np.int64)
+        born = np.empty((len(todo), BORN_COLUMNS), np.int64)
         notes = np.zeros(NOTES, np.int64)
         notes[NEWEST], notes[SECOND_NEWEST] = tally.newest, tally.second_newest
-        notes[UNTIL], notes[FUTURE] = self.until, self.future
+        notes[UNTIL], notes[FUTURE], notes[SESSIONS] = self.until, self.future, len(memory.sessions)
         resolve_loop(
             self.seed, todo, batch.rows.places, batch.rows.hashes,
             memory.by_who.keys, memory.by_who.values, memory.by_caller.keys, memory.by_caller.values,
-            memory.actor_numbers, memory.session_logs,
+            memory.by_role.keys, memory.by_role.values, memory.actor_numbers, memory.session_logs,
             memory.by_shape.keys, memory.by_shape.values, memory.stops, memory.by_place.keys, memory.by_place.values,
             memory.place_logs, memory.by_call.keys, memory.by_call.values, memory.kinds, memory.salts, memory.needles,
             self._logs.firsts, notes, columns.calls, columns.sessions, columns.places, columns.times,
             columns.events,
-            asked, callers, proofs, later,
+            asked, hashes, proofs, later, born,
         )  # fmt: skip
         memory.by_who.count += int(notes[NEW_CALLERS])
         memory.by_caller.count += int(notes[NEW_SESSIONS])
@@ -146,8 +150,10 @@ class Intake:
         tally.newest, tally.second_newest = int(notes[NEWEST]), int(notes[SECOND_NEWEST])
         if notes[LOGS_MOVED]:
             self._logs.settle()
+        for model, start, end in born[: notes[BORN]].tolist():
+            memory.add_named(model, read_bytes(start, end).decode())
         count = notes[ASKED]
-        return asked[:count], callers[:count], proofs[: notes[PROOFS]], later[: notes[LATER]]
+        return asked[:count], hashes[:count], proofs[: notes[PROOFS]], later[: notes[LATER]]
 
     def _read_proofs(self, batch: Batch, proofs: Numbers, columns: Columns) -> None:
         """Give rows the calls that their parameters prove."""
@@ -162,7 +168,7 @@ class Intake:
                 numbers[at] = self._sight.find_other(call, actions).number
         columns.calls[proofs] = numbers
 
-    def _answer(self, batch: Batch, asked: Numbers, callers: Words, columns: Columns) -> Numbers:
+    def _answer(self, batch: Batch, asked: Numbers, hashes: Words, columns: Columns) -> Numbers:
         """Look at rows one by one, and let the loop know from now on what they hold. Answers those that the loop is to be run on
         again: all that they lacked was a session's number, or a call's."""
         sight, memory, future = self._sight, self._sight.memory, self.future
@@ -173,10 +179,10 @@ class Intake:
         starts, ends = places[:, WHO_AT].tolist(), places[:, WHO_END].tolist()
         again: list[int] = []
         slow: list[tuple[list[int], int]] = []
-        for at, (known, caller) in enumerate(zip(asked.tolist(), callers.tolist(), strict=True)):
+        for at, (known, (caller, role)) in enumerate(zip(asked.tolist(), hashes.tolist(), strict=True)):
             row, session, shape, place, number = known
             if session < 0:
-                session = sight.find_session(read_bytes(starts[at], ends[at]), caller, pending)
+                session = sight.find_session(read_bytes(starts[at], ends[at]), caller, role, pending)
                 if shape >= 0 and place >= 0:
                     again.append(row)
                     continue

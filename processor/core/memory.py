@@ -29,7 +29,7 @@ class Memory:
         self.shape_numbers: dict[tuple[str, str, int, str], int] = {}
         self.texts: dict[str, str] = {}
         self.actors: dict[tuple[str, str | None, str], Actor] = {}
-        self.by_who, self.by_caller = KeyTable(), KeyTable()
+        self.by_who, self.by_caller, self.by_role = KeyTable(), KeyTable(), KeyTable()
         self.by_shape, self.by_place, self.by_call = KeyTable(), KeyTable(), KeyTable()
         self.shape_keys: dict[int, int] = {}
         self.place_keys: dict[int, int] = {}
@@ -58,6 +58,8 @@ class Memory:
         """Make room in all tables for what so many rows may bring."""
         for table in (self.by_who, self.by_caller, self.by_shape, self.by_place, self.by_call):
             table.reserve(rows)
+        sessions = len(self.sessions) + rows
+        self.actor_numbers, self.session_logs = grow(self.actor_numbers, sessions), grow(self.session_logs, sessions)
 
     def add_session(self, session: Session) -> int:
         number = len(self.sessions)
@@ -65,6 +67,12 @@ class Memory:
         self.session_logs = grow(self.session_logs, number + 1)
         self.session_logs[number] = NO_LOG
         return number
+
+    def add_named(self, model: int, name: str) -> None:
+        """Add a session that is as another but for its name, and whose numbers the loop has noted."""
+        like = self.sessions[model]
+        operator = self.texts.setdefault(name, name) if like.actor.principal is not None else ""
+        self.sessions.append(Session(like.actor, operator, like.via, like.account_id))
 
     def add_place(self, place: Place) -> int:
         number = len(self.places)
@@ -96,6 +104,7 @@ class Memory:
         self._settled = (len(self.sessions), len(self.shapes), size)
         for table, found in (
             (self.by_caller, pending.sessions),
+            (self.by_role, pending.roles),
             (self.by_shape, pending.shapes),
             (self.by_place, pending.places),
             (self.by_call, pending.calls),
@@ -106,10 +115,11 @@ class Memory:
 class Pending:
     """Numbers of keys that rows asked about, and that the tables do not have; UNKNOWN for what has none."""
 
-    __slots__ = ("calls", "places", "sessions", "shapes")
+    __slots__ = ("calls", "places", "roles", "sessions", "shapes")
 
     def __init__(self) -> None:
         self.sessions: dict[int, int] = {}
+        self.roles: dict[int, int] = {}
         self.shapes: dict[int, int] = {}
         self.places: dict[int, int] = {}
         self.calls: dict[int, int] = {}

@@ -158,6 +158,12 @@ _BY_TYPE: Mapping[str, Callable[[UserIdentity, Known], Principal | None]] = {
 }
 
 
+def differs_by_name(found: UserIdentity) -> bool:
+    """Whether those who differ from it by nothing but what follows the colon of `principalId`, and by `arn`, are the same but for
+    the operator: roles' sessions, and who is nobody anyway."""
+    return found.type == "AssumedRole" or bool(found.type and found.type not in _BY_TYPE)
+
+
 def _make_principal(arn: str | None, unique_id: str | None, kind: str, known: Known) -> Principal | None:
     return _read_principal(arn, unique_id, kind) if arn else known.get(unique_id or "")
 

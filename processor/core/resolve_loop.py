@@ -6,7 +6,7 @@ rows that meet something pending are done in a second pass. So each new thing is
 
 import numpy as np
 
-from processor.core.caller_hash import hash_caller
+from processor.core.caller_hash import hash_caller, hash_role
 from processor.core.compiled import Numbers, Words, compiled, inner, load_octet, load_some, load_word
 from processor.core.key_tables import EMPTY, find_slot
 from processor.core.scan import CALLER, EVENT, PARAMETERS_AT, PARAMETERS_END, PLACE, SHAPE, TIME, WHO_AT, WHO_END
@@ -28,10 +28,15 @@ NO_CALL = -1
 
 (
     NEW_CALLERS, NEW_SESSIONS, NEW_SHAPES, NEW_PLACES, NEW_CALLS, NEWEST, SECOND_NEWEST, UNTIL, FUTURE, LOGS_MOVED, ASKED,
-    PROOFS, LATER, NOBODYS, OUTSIDE,
-) = range(15)  # fmt: skip
-NOTES = 15
-"""What the loop takes and leaves: new keys by table, times, and how many rows it hands back."""
+    PROOFS, LATER, NOBODYS, OUTSIDE, SESSIONS, BORN,
+) = range(17)  # fmt: skip
+NOTES = 17
+"""What the loop takes and leaves: new keys by table, times, how many rows it hands back, and how many sessions there were before
+those that it made."""
+
+MODEL, NAME_AT, NAME_END = range(3)
+BORN_COLUMNS = 3
+"""Columns of the sessions that the loop made: one that is like it but for its name, and where that lies."""
 
 ROW, SESSION, SHAPE_NUMBER, PLACE_NUMBER, CALL_NUMBER = range(5)
 ASKED_COLUMNS = 5
@@ -86,26 +91,36 @@ def find_or_add(keys: Words, values: Numbers, key: np.uint64, notes: Numbers, co
 @compiled
 def resolve_loop(
     seed: np.uint64, todo: Numbers, places: Numbers, hashes: Words,
-    who_keys: Words, who_values: Numbers, session_keys: Words, session_values: Numbers, actors: Numbers,
-    session_logs: Numbers,
+    who_keys: Words, who_values: Numbers, session_keys: Words, session_values: Numbers,
+    role_keys: Words, role_values: Numbers, actors: Numbers, session_logs: Numbers,
     shape_keys: Words, shape_values: Numbers, stops: Numbers, place_keys: Words, place_values: Numbers,
     place_logs: Numbers, call_keys: Words, call_values: Numbers, kinds: Numbers, salts: Words, needles: Words,
     firsts: Numbers, notes: Numbers,
     calls: Numbers, sessions: Numbers, where: Numbers, times: Numbers, events: Words,
-    asked: Numbers, callers_asked: Words, proofs: Numbers, later: Numbers,
+    asked: Numbers, asked_hashes: Words, proofs: Numbers, later: Numbers, born: Numbers,
 ) -> None:  # fmt: skip
     """Fill `calls`, `sessions`, `where`, `times` and `events` for the rows in `todo`. `asked` are rows for the caller to look
-    at, `proofs` those (filled in) whose parameters it must read, `later` those to be done once it has. Places are addresses:
-    the text is all of memory."""
+    at, `proofs` those (filled in) whose parameters it must read, `later` those to be done once it has; `born` are sessions that
+    lack in its list. Places are addresses: the text is all of memory."""
     newest, second, until, future = notes[NEWEST], notes[SECOND_NEWEST], notes[UNTIL], notes[FUTURE]
-    asking = proving = waiting = 0
+    asking = proving = waiting = new = 0
     for row in todo:
         who = hashes[row, CALLER]
         session = find_or_add(who_keys, who_values, who, notes, NEW_CALLERS)
-        caller = EMPTY
+        caller = role = EMPTY
         if session < 0:
             caller = hash_caller(0, places[row, WHO_AT], places[row, WHO_END], seed)
             session = find_or_add(session_keys, session_values, caller, notes, NEW_SESSIONS)
+            if session == UNKNOWN:
+                role, begin, close = hash_role(0, places[row, WHO_AT], places[row, WHO_END], seed)
+                slot = find_slot(role_keys, role)
+                if role != EMPTY and role_keys[slot] != EMPTY:
+                    model = role_values[slot]
+                    session = notes[SESSIONS] + new
+                    actors[session], session_logs[session] = actors[model], session_logs[model]
+                    session_values[find_slot(session_keys, caller)] = session
+                    born[new, MODEL], born[new, NAME_AT], born[new, NAME_END] = model, begin, close
+                    new += 1
             if session >= 0:
                 who_values[find_slot(who_keys, who)] = session
         shape = find_or_add(shape_keys, shape_values, hashes[row, SHAPE], notes, NEW_SHAPES)
@@ -127,7 +142,7 @@ def resolve_loop(
         if call < 0 or log == NO_LOG or time == 0 or time > future or kinds[call] == LOOKED_AT:
             asked[asking, ROW], asked[asking, SESSION] = row, session
             asked[asking, SHAPE_NUMBER], asked[asking, PLACE_NUMBER], asked[asking, CALL_NUMBER] = shape, place, call
-            callers_asked[asking] = caller
+            asked_hashes[asking, 0], asked_hashes[asking, 1] = caller, role
             asking += 1
             continue
         if time <= until:
@@ -149,4 +164,4 @@ def resolve_loop(
         calls[row], sessions[row], where[row], times[row] = call, session, place, time
         events[row] = hashes[row, EVENT] ^ salts[call]
     notes[NEWEST], notes[SECOND_NEWEST] = newest, second
-    notes[ASKED], notes[PROOFS], notes[LATER] = asking, proving, waiting
+    notes[ASKED], notes[PROOFS], notes[LATER], notes[BORN] = asking, proving, waiting, new
