@@ -88,6 +88,30 @@ def find_or_add(keys: Words, values: Numbers, key: np.uint64, notes: Numbers, co
     return int(values[slot])
 
 
+@inner
+def reach_session(
+    at: int, end: int, seed: np.uint64, keys: Words, values: Numbers, role_keys: Words, role_values: Numbers, actors: Numbers,
+    logs: Numbers, notes: Numbers, born: Numbers,
+) -> tuple[int, np.uint64, np.uint64]:  # fmt: skip
+    """The session of a userIdentity, its hash, and that of all but its name, if that was asked for. One that is as another but
+    for its name is made here."""
+    caller = hash_caller(0, at, end, seed)
+    session = find_or_add(keys, values, caller, notes, NEW_SESSIONS)
+    if session != UNKNOWN:
+        return session, caller, EMPTY
+    role, begin, close = hash_role(0, at, end, seed)
+    slot = find_slot(role_keys, role)
+    if role == EMPTY or role_keys[slot] == EMPTY:
+        return UNKNOWN, caller, role
+    new, model = notes[BORN], role_values[slot]
+    session = notes[SESSIONS] + new
+    actors[session], logs[session] = actors[model], logs[model]
+    values[find_slot(keys, caller)] = session
+    born[new, MODEL], born[new, NAME_AT], born[new, NAME_END] = model, begin, close
+    notes[BORN] = new + 1
+    return session, caller, role
+
+
 @compiled
 def resolve_loop(
     seed: np.uint64, todo: Numbers, places: Numbers, hashes: Words,
@@ -103,24 +127,16 @@ def resolve_loop(
     at, `proofs` those (filled in) whose parameters it must read, `later` those to be done once it has; `born` are sessions that
     lack in its list. Places are addresses: the text is all of memory."""
     newest, second, until, future = notes[NEWEST], notes[SECOND_NEWEST], notes[UNTIL], notes[FUTURE]
-    asking = proving = waiting = new = 0
+    asking = proving = waiting = 0
     for row in todo:
         who = hashes[row, CALLER]
         session = find_or_add(who_keys, who_values, who, notes, NEW_CALLERS)
         caller = role = EMPTY
         if session < 0:
-            caller = hash_caller(0, places[row, WHO_AT], places[row, WHO_END], seed)
-            session = find_or_add(session_keys, session_values, caller, notes, NEW_SESSIONS)
-            if session == UNKNOWN:
-                role, begin, close = hash_role(0, places[row, WHO_AT], places[row, WHO_END], seed)
-                slot = find_slot(role_keys, role)
-                if role != EMPTY and role_keys[slot] != EMPTY:
-                    model = role_values[slot]
-                    session = notes[SESSIONS] + new
-                    actors[session], session_logs[session] = actors[model], session_logs[model]
-                    session_values[find_slot(session_keys, caller)] = session
-                    born[new, MODEL], born[new, NAME_AT], born[new, NAME_END] = model, begin, close
-                    new += 1
+            session, caller, role = reach_session(
+                places[row, WHO_AT], places[row, WHO_END], seed, session_keys, session_values, role_keys, role_values,
+                actors, session_logs, notes, born,
+            )  # fmt: skip
             if session >= 0:
                 who_values[find_slot(who_keys, who)] = session
         shape = find_or_add(shape_keys, shape_values, hashes[row, SHAPE], notes, NEW_SHAPES)
@@ -164,4 +180,4 @@ def resolve_loop(
         calls[row], sessions[row], where[row], times[row] = call, session, place, time
         events[row] = hashes[row, EVENT] ^ salts[call]
     notes[NEWEST], notes[SECOND_NEWEST] = newest, second
-    notes[ASKED], notes[PROOFS], notes[LATER], notes[BORN] = asking, proving, waiting, new
+    notes[ASKED], notes[PROOFS], notes[LATER] = asking, proving, waiting
