@@ -6,7 +6,7 @@ in an envelope, is written anew as a plain one and scanned, so that behind this 
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from ctypes import string_at
+from ctypes import c_char
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -30,6 +30,9 @@ from processor.core.scan import (
     Rows,
     scan_elements,
 )
+
+MEMORY: Any = (c_char * (2**63 - 1)).from_address(0)
+"""Bytes by address: a slice is copied out in half of the time that string_at takes."""
 
 _NULL = Raw(b"null")
 
@@ -60,7 +63,8 @@ class Batch(NamedTuple):
 
     def read_arns(self, places: Numbers) -> list[str]:
         """ARNs of `rows.arns`."""
-        quoted = [read_bytes(start, end) for start, end in self.rows.arns[places].tolist()]
+        memory = MEMORY
+        quoted = [memory[start:end] for start, end in self.rows.arns[places].tolist()]
         return [
             each[1:-1].decode() if b"\\" not in each else str(msgspec.json.decode(each, type=str)) for each in quoted
         ]
@@ -71,7 +75,7 @@ class Batch(NamedTuple):
 
 def read_bytes(start: int, end: int) -> bytes:
     """What lies between two addresses of a text that is held."""
-    return string_at(start, end - start)
+    return MEMORY[start:end]
 
 
 def merge(batches: Sequence[Batch]) -> Batch:
