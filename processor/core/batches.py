@@ -75,7 +75,8 @@ class Batch(NamedTuple):
 
 def read_bytes(start: int, end: int) -> bytes:
     """What lies between two addresses of a text that is held."""
-    return MEMORY[start:end]
+    found: bytes = MEMORY[start:end]
+    return found
 
 
 def merge(batches: Sequence[Batch]) -> Batch:
