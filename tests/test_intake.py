@@ -185,7 +185,7 @@ def test_a_full_memory_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatc
     stream = dump_lines(build_mix(600, seed))
     roomy, tight = build_pipeline(), build_pipeline()
     feed(roomy, stream)
-    for bound in ("SESSIONS_MAX", "CALLERS_MAX", "CALLS_MAX", "SHAPES_MAX", "PLACES_MAX"):
+    for bound in ("SESSIONS_MAX", "CALLS_MAX", "SHAPES_MAX", "PLACES_MAX", "CALLERS"):
         monkeypatch.setattr(memory_module, bound, 2)
     feed(tight, stream)
     assert sum_up(roomy) == sum_up(tight)

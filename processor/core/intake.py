@@ -25,7 +25,6 @@ from processor.core.resolve_loop import (
     FUTURE,
     LATER,
     LOGS_MOVED,
-    NEW_CALLERS,
     NEW_CALLS,
     NEW_PLACES,
     NEW_SESSIONS,
@@ -132,7 +131,7 @@ class Intake:
         notes[UNTIL], notes[FUTURE], notes[SESSIONS] = self.until, self.future, len(memory.sessions)
         resolve_loop(
             self.seed, todo, batch.rows.places, batch.rows.hashes,
-            memory.by_who.keys, memory.by_who.values, memory.by_caller.keys, memory.by_caller.values,
+            memory.who_keys, memory.who_values, memory.by_caller.keys, memory.by_caller.values,
             memory.by_role.keys, memory.by_role.values, memory.actor_numbers, memory.session_logs,
             memory.by_shape.keys, memory.by_shape.values, memory.stops, memory.by_place.keys, memory.by_place.values,
             memory.place_logs, memory.by_call.keys, memory.by_call.values, memory.kinds, memory.salts, memory.needles,
@@ -140,7 +139,6 @@ class Intake:
             columns.events,
             asked, hashes, proofs, later, born,
         )  # fmt: skip
-        memory.by_who.count += int(notes[NEW_CALLERS])
         memory.by_caller.count += int(notes[NEW_SESSIONS])
         memory.by_shape.count += int(notes[NEW_SHAPES])
         memory.by_place.count += int(notes[NEW_PLACES])

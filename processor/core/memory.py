@@ -9,12 +9,15 @@ from processor.core.resolve_loop import NO_LOG
 from processor.core.sessions import Actor, Call, Place, Session, Shape
 
 SESSIONS_MAX = 65_536
-CALLERS_MAX = 262_144
 CALLS_MAX = 131_072
 SHAPES_MAX = 16_384
 PLACES_MAX = 16_384
 """Bounds of what is remembered; where one is passed all is forgotten before the next batch, as the same things soon come
 again."""
+
+CALLERS = 65_536
+"""Slots for userIdentities as they stand in records, a power of two. What finds its own taken takes it over: the other one's
+session is found again by its hash, at some tenths of a microsecond."""
 
 
 class Memory:
@@ -29,7 +32,9 @@ class Memory:
         self.shape_numbers: dict[tuple[str, str, int, str], int] = {}
         self.texts: dict[str, str] = {}
         self.actors: dict[tuple[str, str | None, str], Actor] = {}
-        self.by_who, self.by_caller, self.by_role = KeyTable(), KeyTable(), KeyTable()
+        self.who_keys: Words = np.zeros(CALLERS, np.uint64)
+        self.who_values: Numbers = np.zeros(CALLERS, np.int64)
+        self.by_caller, self.by_role = KeyTable(), KeyTable()
         self.by_shape, self.by_place, self.by_call = KeyTable(), KeyTable(), KeyTable()
         self.shape_keys: dict[int, int] = {}
         self.place_keys: dict[int, int] = {}
@@ -47,7 +52,6 @@ class Memory:
         """Whether a bound was passed."""
         return (
             len(self.sessions) > SESSIONS_MAX
-            or self.by_who.count > CALLERS_MAX
             or len(self.calls) > CALLS_MAX
             or len(self.shape_keys) > SHAPES_MAX
             or len(self.shapes) > SHAPES_MAX
@@ -56,7 +60,7 @@ class Memory:
 
     def reserve(self, rows: int) -> None:
         """Make room in all tables for what so many rows may bring."""
-        for table in (self.by_who, self.by_caller, self.by_shape, self.by_place, self.by_call):
+        for table in (self.by_caller, self.by_shape, self.by_place, self.by_call):
             table.reserve(rows)
         sessions = len(self.sessions) + rows
         self.actor_numbers, self.session_logs = grow(self.actor_numbers, sessions), grow(self.session_logs, sessions)

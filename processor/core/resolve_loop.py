@@ -27,10 +27,10 @@ none, each looked at."""
 NO_CALL = -1
 
 (
-    NEW_CALLERS, NEW_SESSIONS, NEW_SHAPES, NEW_PLACES, NEW_CALLS, NEWEST, SECOND_NEWEST, UNTIL, FUTURE, LOGS_MOVED, ASKED,
+    NEW_SESSIONS, NEW_SHAPES, NEW_PLACES, NEW_CALLS, NEWEST, SECOND_NEWEST, UNTIL, FUTURE, LOGS_MOVED, ASKED,
     PROOFS, LATER, NOBODYS, OUTSIDE, SESSIONS, BORN,
-) = range(17)  # fmt: skip
-NOTES = 17
+) = range(16)  # fmt: skip
+NOTES = 16
 """What the loop takes and leaves: new keys by table, times, how many rows it hands back, and how many sessions there were before
 those that it made."""
 
@@ -130,7 +130,8 @@ def resolve_loop(
     asking = proving = waiting = 0
     for row in todo:
         who = hashes[row, CALLER]
-        session = find_or_add(who_keys, who_values, who, notes, NEW_CALLERS)
+        slot = who & np.uint64(len(who_keys) - 1)
+        session = who_values[slot] if who_keys[slot] == who else UNKNOWN
         caller = role = EMPTY
         if session < 0:
             session, caller, role = reach_session(
@@ -138,7 +139,7 @@ def resolve_loop(
                 actors, session_logs, notes, born,
             )  # fmt: skip
             if session >= 0:
-                who_values[find_slot(who_keys, who)] = session
+                who_keys[slot], who_values[slot] = who, session
         shape = find_or_add(shape_keys, shape_values, hashes[row, SHAPE], notes, NEW_SHAPES)
         place = find_or_add(place_keys, place_values, hashes[row, PLACE], notes, NEW_PLACES)
         call = NOT_LOOKED_UP
