@@ -287,11 +287,7 @@ async def test_what_memory_forgets_after_a_flush_the_store_still_has(
     found = []
     for forgets in (False, True):
         if forgets:
-            for module, name in (
-                (sparing, "FACETS_HELD_MAX"),
-                (sparing, "FACETS_LOOK_WRITES"),
-                (day_counts, "HELD_MAX"),
-            ):
+            for module, name in ((sparing, "FACETS_HELD_MAX"), (day_counts, "HELD_MAX")):
                 monkeypatch.setattr(module, name, 0)
         store = await claim_new(connect)
         await store.client.flushall()
