@@ -175,8 +175,11 @@ def build_catalogue(
     `risks` maps an action to its classes, `observability` an action to its class, `paths` are (id, name, actions).
     Rows that name no action of this catalogue are left out, and a path that lacks an action is no path.
     """
-    rows = sorted(actions, key=lambda row: row[0].lower())
-    names = tuple(name for name, _ in rows)
+    listed = list(actions)
+    lowered = [name.lower() for name, _ in listed]
+    order = sorted(range(len(listed)), key=lowered.__getitem__)
+    rows = [listed[at] for at in order]
+    names = tuple([name for name, _ in rows])
     ids = {name: i for i, name in enumerate(names)}
     by_service: dict[str, list[int]] = {}
     for i, name in enumerate(names):
@@ -193,8 +196,8 @@ def build_catalogue(
         version=version,
         names=names,
         ids=ids,
-        lower={name.lower(): i for i, name in enumerate(names)},
-        access_levels=tuple(level for _, level in rows),
+        lower={lowered[at]: i for i, at in enumerate(order)},
+        access_levels=tuple([level for _, level in rows]),
         service_masks={service: mask_of_ids(found) for service, found in by_service.items()},
         risk_masks={risk: mask_of_ids(found) for risk, found in by_risk.items()},
         observability_masks={known: mask_of_ids(found) for known, found in by_class.items()},
