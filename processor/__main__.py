@@ -10,17 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import click
 
 from processor import early
-from processor.core.records import parse_time
 from processor.inventory_commands import choose_aws_inventory, start_plan
-from processor.opening import Place
 from processor.saying import warn
-from processor.settings import Settings, SettingsError, read_settings
 from processor.source_options import SourceOrder, choose_sources
+
+if TYPE_CHECKING:
+    from processor.opening import Place
+    from processor.settings import Settings
 
 early.end()
 
@@ -36,6 +37,8 @@ class TimeType(click.ParamType):
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from processor.core.records import parse_time
+
         if isinstance(value, int):
             return value
         found = parse_time(value if "T" in value else f"{value}T00:00:00Z")
@@ -124,17 +127,21 @@ def gather_settings(
     data_events: tuple[str, ...] = (),
     no_read_only: bool = False,
     **sections: dict[str, Any],
-) -> Settings:
+) -> "Settings":
     """The settings of a command: what its options say, over the environment and the file."""
+    from processor.settings import read_settings
+
     overlay: dict[str, Any] = {"windows": windows, "only": only, "skip": skip, "service_linked_roles": service_linked}
     if data_events or no_read_only:
         overlay["logging"] = {"*": {"data_events": list(data_events), "read_only": not no_read_only}}
     return read_settings(config, {**overlay, **sections})
 
 
-def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) -> Place:
+def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) -> "Place":
     """Where the store is. Raises click.UsageError where that is not said, or said twice."""
     """Where the options say that the store is; `needed`: there must be one."""
+    from processor.opening import Place
+
     if url and folder:
         raise click.UsageError("--redis and --state exclude each other: a store is in one place")
     if needed and not (url or folder):
@@ -149,16 +156,19 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
 
     @functools.wraps(command)
     def guarded(**options: Any) -> NoReturn:
+        early.begin()  # Nearly all of the program comes with these: --help and completion need none of it.
         from processor.core.explain import UnknownActionError
         from processor.core.inventory import InventoryError
         from processor.core.organizations import OrganizationError
         from processor.core.reference import ReferenceRefused
         from processor.replay import AsOfError
+        from processor.settings_error import SettingsError
         from processor.shell.aws_errors import AwsError
         from processor.shell.files import SourceError
         from processor.shell.redis import StoreBusy, StoreError, StoreRefused
         from processor.shell.terminal import silence_output
 
+        early.end()
         try:
             code = command(**options)
         except (
