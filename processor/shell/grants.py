@@ -115,7 +115,7 @@ class Translator:
 
 def unpack_grants(packed: bytes, translators: Mapping[str, Translator]) -> InventoryPrincipal:
     """The reverse, its masks translated to the catalogue that is installed now."""
-    found = _decode(zlib.decompress(packed))
+    found = _decode(isal_zlib.decompress(packed))
     translator = translators.get(found.catalogue)
 
     def read(mask: bytes) -> int:
