@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 import click
 
 from processor import early
+from processor.core.records import parse_time
 from processor.inventory_commands import choose_aws_inventory, start_plan
 from processor.saying import warn
 from processor.source_options import SourceOrder, choose_sources
@@ -37,8 +38,6 @@ class TimeType(click.ParamType):
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from processor.core.records import parse_time
-
         if isinstance(value, int):
             return value
         found = parse_time(value if "T" in value else f"{value}T00:00:00Z")
@@ -92,7 +91,6 @@ def choose_settings(command: Command) -> Command:
 
 
 def choose_inventory(command: Command) -> Command:
-    """The options that say what may be done."""
     """Options that say what may be done: inventories and organizations."""
     command = click.option(
         "--organization", "organizations", type=click.Path(exists=True, dir_okay=False), multiple=True, metavar="FILE",
@@ -105,7 +103,6 @@ def choose_inventory(command: Command) -> Command:
 
 
 def choose_format(command: Command) -> Command:
-    """Options that say what a report looks like, and when it is a finding."""
     """The options that say what is printed, and what is a finding."""
     command = click.option("--actions", "with_actions", is_flag=True, help="List every granted action, too.")(command)
     command = click.option(
@@ -138,8 +135,7 @@ def gather_settings(
 
 
 def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) -> "Place":
-    """Where the store is. Raises click.UsageError where that is not said, or said twice."""
-    """Where the options say that the store is; `needed`: there must be one."""
+    """Where the options say that the store is; `needed`: there must be one. Raises click.UsageError for two or none."""
     from processor.opening import Place
 
     if url and folder:
