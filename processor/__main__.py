@@ -10,17 +10,19 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import click
 
 from processor import early
 from processor.core.records import parse_time
 from processor.inventory_commands import choose_aws_inventory, start_plan
-from processor.opening import Place
 from processor.saying import warn
-from processor.settings import Settings, SettingsError, read_settings
 from processor.source_options import SourceOrder, choose_sources
+
+if TYPE_CHECKING:
+    from processor.opening import Place
+    from processor.settings import Settings
 
 early.end()
 
@@ -89,7 +91,6 @@ def choose_settings(command: Command) -> Command:
 
 
 def choose_inventory(command: Command) -> Command:
-    """The options that say what may be done."""
     """Options that say what may be done: inventories and organizations."""
     command = click.option(
         "--organization", "organizations", type=click.Path(exists=True, dir_okay=False), multiple=True, metavar="FILE",
@@ -102,7 +103,6 @@ def choose_inventory(command: Command) -> Command:
 
 
 def choose_format(command: Command) -> Command:
-    """Options that say what a report looks like, and when it is a finding."""
     """The options that say what is printed, and what is a finding."""
     command = click.option("--actions", "with_actions", is_flag=True, help="List every granted action, too.")(command)
     command = click.option(
@@ -124,17 +124,20 @@ def gather_settings(
     data_events: tuple[str, ...] = (),
     no_read_only: bool = False,
     **sections: dict[str, Any],
-) -> Settings:
+) -> "Settings":
     """The settings of a command: what its options say, over the environment and the file."""
+    from processor.settings import read_settings
+
     overlay: dict[str, Any] = {"windows": windows, "only": only, "skip": skip, "service_linked_roles": service_linked}
     if data_events or no_read_only:
         overlay["logging"] = {"*": {"data_events": list(data_events), "read_only": not no_read_only}}
     return read_settings(config, {**overlay, **sections})
 
 
-def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) -> Place:
-    """Where the store is. Raises click.UsageError where that is not said, or said twice."""
-    """Where the options say that the store is; `needed`: there must be one."""
+def choose_place(url: str | None, folder: Path | None, *, needed: bool = False) -> "Place":
+    """Where the options say that the store is; `needed`: there must be one. Raises click.UsageError for two or none."""
+    from processor.opening import Place
+
     if url and folder:
         raise click.UsageError("--redis and --state exclude each other: a store is in one place")
     if needed and not (url or folder):
@@ -149,16 +152,19 @@ def explain_failure(command: Callable[..., int]) -> Callable[..., NoReturn]:
 
     @functools.wraps(command)
     def guarded(**options: Any) -> NoReturn:
+        early.begin()  # Nearly all of the program comes with these: --help and completion need none of it.
         from processor.core.explain import UnknownActionError
         from processor.core.inventory import InventoryError
         from processor.core.organizations import OrganizationError
         from processor.core.reference import ReferenceRefused
         from processor.replay import AsOfError
+        from processor.settings_error import SettingsError
         from processor.shell.aws_errors import AwsError
         from processor.shell.files import SourceError
         from processor.shell.redis import StoreBusy, StoreError, StoreRefused
         from processor.shell.terminal import silence_output
 
+        early.end()
         try:
             code = command(**options)
         except (

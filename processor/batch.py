@@ -185,7 +185,9 @@ def has_findings(fleet: Fleet, as_of: int, fail_on: str) -> bool:
 
 async def run_report(place: Place, as_of: int | None, style: Style, warn: Callable[[str], None]) -> int:
     """The report of what a store holds."""
-    async with open_store(place, warn, reading=True) as store:
+    async with AsyncExitStack() as held:
+        held.enter_context(collect_seldom())
+        store = await held.enter_async_context(open_store(place, warn, reading=True))
         opened, fleet, time_of = await open_for_reading(store, as_of, warn)
         return print_out(opened, fleet, time_of, style)
 
@@ -194,7 +196,9 @@ async def run_explain(
     place: Place, principal: str, action: str | None, as_of: int | None, style: str, warn: Callable[[str], None]
 ) -> int:
     """The evidence for a principal's verdicts."""
-    async with open_store(place, warn, reading=True) as store:
+    async with AsyncExitStack() as held:
+        held.enter_context(collect_seldom())
+        store = await held.enter_async_context(open_store(place, warn, reading=True))
         opened, fleet, time_of = await open_for_reading(store, as_of, warn)
         found = find_members(fleet, principal)
         if not found:

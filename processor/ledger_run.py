@@ -10,7 +10,8 @@ from typing import Any
 from processor.collecting import Collecting
 from processor.core.tally import Tally
 from processor.opening import load_loops
-from processor.settings import Settings, SettingsError, dump_settings
+from processor.settings import Settings, dump_settings
+from processor.settings_error import SettingsError
 from processor.shard_parts import ShardParts
 from processor.shards import CALLBACK_SECONDS_MAX, Shards
 from processor.shell.brokers import BrokerError, BrokerSettings, StalledError, connect_admin

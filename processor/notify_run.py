@@ -19,7 +19,8 @@ from processor.ledger_run import BROKER_WAIT_SECONDS, wait_for_brokers
 from processor.notify import PENDING_MAX, Teller, make_digest
 from processor.opening import Place
 from processor.page_run import FleetReading, StoreAway, read_aside
-from processor.settings import NotifySettings, Settings, SettingsError
+from processor.settings import NotifySettings, Settings
+from processor.settings_error import SettingsError
 from processor.shell.alerts_reader import AlertsReader
 from processor.shell.brokers import BrokerError, BrokerSettings
 from processor.shell.channel_metrics import ChannelCollector, ChannelHealth, render_channels

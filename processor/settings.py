@@ -57,13 +57,10 @@ from msgspec import Meta, Struct
 from processor.core.gap import Logging, Window
 from processor.core.sessions import Scope
 from processor.core.watch import LEARNING_DAYS
+from processor.settings_error import SettingsError
 
 DAYS_MAX = 400
 Days = Annotated[int, Meta(ge=1, le=DAYS_MAX)]
-
-
-class SettingsError(ValueError):
-    """A setting that cannot be used; the text says which, where and what it may be."""
 
 
 class BindError(SettingsError):

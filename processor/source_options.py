@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from processor.settings import Settings
-
 if TYPE_CHECKING:
+    from processor.settings import Settings
     from processor.shell.feeds import OpenFeed
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -71,7 +70,7 @@ class SourceOrder:
             if twice:
                 raise click.UsageError(f"{option} {twice[0]} is given twice")
 
-    async def open(self, settings: Settings, warn: Callable[[str], None]) -> "tuple[OpenFeed, ...]":
+    async def open(self, settings: "Settings", warn: Callable[[str], None]) -> "tuple[OpenFeed, ...]":
         """What opens the feeds on AWS, each looked at once. Raises SourceError as Feed.check does."""
         if not (self.streams or self.queues):
             return ()

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from processor.settings import SettingsError
+from processor.settings_error import SettingsError
 from processor.shell.brokers import (
     KEY_PASSWORD_VARIABLE,
     MECHANISMS,

@@ -6,7 +6,8 @@ from pathlib import Path
 from processor.core.exemptions import Exemptions, ExemptionsError, read_exemptions
 from processor.core.records import DAY_SECONDS
 from processor.core.watch import Watching
-from processor.settings import AlertsSettings, SettingsError
+from processor.settings import AlertsSettings
+from processor.settings_error import SettingsError
 
 LOOK_SECONDS = 5.0
 BYTES_MAX = 4_000_000

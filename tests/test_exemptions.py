@@ -27,7 +27,8 @@ from processor.core.denials import RECENT_SECONDS, RecentDenials
 from processor.core.exemptions import Exemptions, ExemptionsError, read_exemptions
 from processor.core.gap import FOREVER
 from processor.core.watch import LATE_SECONDS_MAX, Watching, when_seen
-from processor.settings import AlertsSettings, SettingsError
+from processor.settings import AlertsSettings
+from processor.settings_error import SettingsError
 from processor.watching import BYTES_MAX, LOOK_SECONDS, ExemptionsFile, find_inventory_time, read_watching
 
 SMALL = build_small_catalogue()

@@ -50,7 +50,8 @@ from processor.core.notices import (
     write_lines as write_message,
 )
 from processor.core.tracker import Tracker
-from processor.settings import NotifySettings, SettingsError
+from processor.settings import NotifySettings
+from processor.settings_error import SettingsError
 from processor.shell.channels import check_channels
 from processor.shell.embedded import EmbeddedRedis, start_redis
 

@@ -26,7 +26,8 @@ from test_run import Running, wait_for
 from processor.page.access import Access, is_loopback, read_access
 from processor.page.openapi import ROUTES
 from processor.page.site import find_next
-from processor.settings import PageSettings, SettingsError
+from processor.settings import PageSettings
+from processor.settings_error import SettingsError
 
 TOKEN = "0123456789abcdef-secret"
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -617,6 +618,27 @@ def test_folder_leaves_out_what_holds_no_events_and_names_it(tmp_path: Path) -> 
     assert "CloudTrail-Digest" in " ".join(reasons.values())
     assert "CloudTrail-Insight" in " ".join(reasons.values())
     assert ".ndjson" in reasons["notes.txt"]
+
+
+def test_whatever_links_lead_to_a_file_it_is_known_without_them(tmp_path: Path) -> None:
+    for folder in ("logs/one/two", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("logs/a.json", "logs/one/b.json", "logs/one/two/c.json", "elsewhere/d.json", "logs/one/left.txt"):
+        (tmp_path / name).write_text("{}")
+    for name, target in {
+        "logs/far": "../elsewhere",
+        "logs/same.json": "a.json",
+        "logs/one/two/up": "..",
+        "alias": "logs",
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    for place in ("logs", "logs/", "alias", "alias/one", "logs/../alias"):
+        sources, left_out = find_sources([f"{tmp_path}/{place}"])
+        folders = os.walk(f"{tmp_path}/{place}", followlinks=True)
+        listed = {f"{folder.rstrip('/')}/{name}" for folder, _, names in folders for name in names}
+        assert {source.path for source in sources} == {path for path in listed if path.endswith(".json")}
+        assert {left.path for left in left_out} == {path for path in listed if not path.endswith(".json")}
+        assert all(source.resolved == os.path.realpath(source.path) for source in sources)
 
 
 def test_file_named_by_hand_is_read_whatever_its_name(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from brokers import Broker, SecureKafka
 from click.testing import CliRunner, Result
 from conftest import Gapwatch
 
-from processor.settings import SettingsError
+from processor.settings_error import SettingsError
 from processor.shell import brokers as reaching
 from processor.shell.brokers import (
     BrokerError,

@@ -83,6 +83,23 @@ class Catalogue:
         return {packed: action for action, packed in enumerate(self.hashes)}
 
     @cached_property
+    def services(self) -> tuple[str, ...]:
+        """The service prefixes, as their actions lie in the catalogue."""
+        return tuple(self.service_masks)
+
+    @cached_property
+    def service_numbers(self) -> NDArray[np.intp]:
+        """The place in `services` of each action's own. Raises ValueError for a service whose actions lie apart, which takes
+        prefixes that differ by nothing but case: AWS has none."""
+        sizes = [mask.bit_count() for mask in self.service_masks.values()]
+        start = 0
+        for (service, mask), size in zip(self.service_masks.items(), sizes, strict=True):
+            if mask != ((1 << size) - 1) << start:
+                raise ValueError(f"catalogue {self.version}: the actions of service {service} lie apart")
+            start += size
+        return np.repeat(np.arange(len(sizes)), sizes)
+
+    @cached_property
     def _hash_rows(self) -> NDArray[np.uint8]:
         return np.frombuffer(b"".join(self.hashes), np.uint8).reshape(-1, STABLE_HASH_BYTES)
 
@@ -101,11 +118,26 @@ class Catalogue:
 
     def escalation_mask(self, granted: int) -> int:
         """Actions that are privilege escalation for one who holds `granted`: alone, or by a path held whole."""
-        mask = self.risk_masks["privilege_escalation"]
-        for path in self.paths:
-            if granted & path.mask == path.mask:
-                mask |= path.mask
+        mask = self.risk_masks[RISKS[0]]
+        for path in self.held_paths(granted):
+            mask |= path.mask
         return mask
+
+    def held_paths(self, granted: int) -> Iterator[EscalationPath]:
+        """The paths that `granted` holds whole."""
+        # Most lack a path's first action already: to look at one octet takes a twentieth of the time of an `&` over all.
+        octets = granted.to_bytes((self.size + 7) // 8, "little")
+        for path, needed in zip(self.paths, self._needed, strict=True):
+            for place, bit in needed:
+                if not octets[place] & bit:
+                    break
+            else:
+                yield path
+
+    @cached_property
+    def _needed(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """The actions of each path as octet and bit."""
+        return tuple(tuple((action >> 3, 1 << (action & 7)) for action in ids_in(path.mask)) for path in self.paths)
 
     def risks_of(self, action: int, escalation: int) -> list[str]:
         """The risk classes of one action, given the principal's `escalation_mask`."""
@@ -143,8 +175,11 @@ def build_catalogue(
     `risks` maps an action to its classes, `observability` an action to its class, `paths` are (id, name, actions).
     Rows that name no action of this catalogue are left out, and a path that lacks an action is no path.
     """
-    rows = sorted(actions, key=lambda row: row[0].lower())
-    names = tuple(name for name, _ in rows)
+    listed = list(actions)
+    lowered = [name.lower() for name, _ in listed]
+    order = sorted(range(len(listed)), key=lowered.__getitem__)
+    rows = [listed[at] for at in order]
+    names = tuple([name for name, _ in rows])
     ids = {name: i for i, name in enumerate(names)}
     by_service: dict[str, list[int]] = {}
     for i, name in enumerate(names):
@@ -161,8 +196,8 @@ def build_catalogue(
         version=version,
         names=names,
         ids=ids,
-        lower={name.lower(): i for i, name in enumerate(names)},
-        access_levels=tuple(level for _, level in rows),
+        lower={lowered[at]: i for i, at in enumerate(order)},
+        access_levels=tuple([level for _, level in rows]),
         service_masks={service: mask_of_ids(found) for service, found in by_service.items()},
         risk_masks={risk: mask_of_ids(found) for risk, found in by_risk.items()},
         observability_masks={known: mask_of_ids(found) for known, found in by_class.items()},

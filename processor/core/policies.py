@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
+from msgspec import Struct
 
 from processor.core.catalogue import Catalogue, mask_of_ids
 
@@ -45,8 +46,7 @@ class PolicyError(ValueError):
     """A policy document that cannot be read; the text says where and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
+class Clause(Struct, frozen=True, gc=False):
     """What one statement says, before it meets a catalogue. `negated` means that `patterns` are a NotAction's."""
 
     id: str
@@ -59,8 +59,7 @@ class Clause:
     condition: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True, gc=False):
     """One statement of a policy: `mask` holds its actions, `effect` is Allow or Deny, `id` its Sid or place from 1.
 
     `conditional` means that it does not hold for every request (or, in an RCP, not for every principal), `everywhere`
@@ -76,8 +75,7 @@ class Statement:
     condition: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Granting:
+class Granting(Struct, frozen=True, gc=False):
     """One statement that allows something to a principal, and how it came to it. `policy_arn` is None for an inline
     policy, `via_group` where no group stands between. `mask` is all that the statement allows, `condition` as in Statement."""
 
@@ -299,27 +297,32 @@ def build_policy(
 ) -> Policy:
     """A policy as a principal has it; without `arn` it is inline. Its Allows are plain where they have no Condition."""
     grantings = tuple(
-        Granting(name, arn, via_group, each.id, each.mask, each.conditional, each.resources, each.condition)
-        for each in statements
-        if each.effect == "Allow"
+        [
+            Granting(name, arn, via_group, each.id, each.mask, each.conditional, each.resources, each.condition)
+            for each in statements
+            if each.effect == "Allow"
+        ]
     )
-    return Policy(_sum_up(statements, [not each.conditional for each in statements]), born, grantings)
+    return Policy(_sum_up(statements, resources_matter=False), born, grantings)
 
 
 def build_guard(statements: Sequence[Statement]) -> Guard:
     """What a boundary, or all policies of one level, leave. Allows are plain where they hold for every resource too."""
-    return _sum_up(statements, [each.everywhere and not each.conditional for each in statements])
+    return _sum_up(statements, resources_matter=True)
 
 
-def _sum_up(statements: Sequence[Statement], plain: Sequence[bool]) -> Guard:
-    sums = {"allowed": 0, "allowed_plainly": 0, "removed": 0, "marked": 0}
-    for each, is_plain in zip(statements, plain, strict=True):
+def _sum_up(statements: Sequence[Statement], *, resources_matter: bool) -> Guard:
+    allowed = plain = removed = marked = 0
+    for each in statements:
         if each.effect == "Allow":
-            sums["allowed"] |= each.mask
-            sums["allowed_plainly"] |= each.mask if is_plain else 0
+            allowed |= each.mask
+            if not each.conditional and (each.everywhere or not resources_matter):
+                plain |= each.mask
+        elif each.everywhere and not each.conditional:
+            removed |= each.mask
         else:
-            sums["removed" if each.everywhere and not each.conditional else "marked"] |= each.mask
-    return Guard(**sums)
+            marked |= each.mask
+    return Guard(allowed, plain, removed, marked)
 
 
 def grants_for(policies: Sequence[Policy], guards: Iterable[Guard] = (), flags: Iterable[str] = ()) -> Grants:

@@ -210,6 +210,7 @@ def _parse_any_time(text: str) -> int | None:
 
 
 _dates: dict[int, str] = {}
+_TWO_DIGITS = tuple(f"{number:02}" for number in range(60))
 
 
 def format_time(seconds: int) -> str:
@@ -220,7 +221,7 @@ def format_time(seconds: int) -> str:
         if len(_dates) >= _MIDNIGHTS_MAX:
             _dates.clear()
         date = _dates[day] = datetime.fromtimestamp(day * DAY_SECONDS, UTC).strftime("%Y-%m-%d")
-    return f"{date}T{clock // 3600:02}:{clock // 60 % 60:02}:{clock % 60:02}Z"
+    return f"{date}T{_TWO_DIGITS[clock // 3600]}:{_TWO_DIGITS[clock // 60 % 60]}:{_TWO_DIGITS[clock % 60]}Z"
 
 
 AUTHORIZATION_ERRORS = frozenset(

@@ -6,9 +6,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from processor.core.catalogue import Catalogue, ids_in
+from processor.core.catalogue import Catalogue
 from processor.core.fleet import Fleet, Member
 from processor.core.gap import VERDICTS, Verdicts
+from processor.core.judging import Judged, ServiceCount, judge_members
 from processor.core.records import format_time
 from processor.core.tally import CLASSES, Tally
 from processor.core.usage import PrincipalUsage
@@ -26,15 +27,17 @@ def build_report(fleet: Fleet, tally: Tally, names: Sequence[str], as_of: int, *
         "rejected": dict(sorted(tally.rejected.items())),
         "unmapped": dict(sorted(tally.unmapped.items())),
         "principals": [
-            build_principal(fleet, member, names, as_of, with_actions=with_actions) for member in fleet.members()
+            build_principal(fleet, member, judged, names, as_of, with_actions=with_actions)
+            for member, judged in judge_members(fleet, fleet.members(), as_of)
         ],
     }
 
 
-def build_principal(fleet: Fleet, member: Member, names: Sequence[str], as_of: int, *, with_actions: bool) -> Json:
+def build_principal(
+    fleet: Fleet, member: Member, judged: Judged | None, names: Sequence[str], as_of: int, *, with_actions: bool
+) -> Json:
     """One principal's part of the report."""
     principal = member.principal
-    as_of = fleet.time_of(principal.account_id, as_of)
     found: Json = {
         "arn": principal.arn,
         "unique_id": principal.unique_id,
@@ -44,17 +47,17 @@ def build_principal(fleet: Fleet, member: Member, names: Sequence[str], as_of: i
         "services": {},
         "usage": _build_usage(member.usage, names),
     }
-    if member.granted is None or member.inventory is None:
+    if member.inventory is None or judged is None:
         if with_actions:
             found["grants"] = {}
         return found
-    verdicts = fleet.verdicts_of(member, fleet.gap_of(member, as_of), as_of)
-    found["windows"] = build_windows(fleet, member, verdicts, as_of)
-    found["services"] = _build_services(fleet, member, verdicts)
+    labels = [window.label for window in fleet.windows]
+    found["windows"] = {label: _name_counts(judged, row) for row, label in enumerate(labels)}
+    found["services"] = _build_services(judged.services, labels)
     if with_actions:
-        found["grants"] = _build_grants(fleet, member, verdicts)
+        found["grants"] = _build_grants(fleet.catalogue, member, judged, labels)
     if principal.account_id in fleet.held:
-        found["verdicts_as_of"] = format_time(as_of)
+        found["verdicts_as_of"] = format_time(fleet.time_of(principal.account_id, as_of))
     if member.inventory.grants.flags:
         found["flags"] = list(member.inventory.grants.flags)
     return found
@@ -93,6 +96,16 @@ def build_windows(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts], as
     return windows
 
 
+def _name_counts(judged: Judged, row: int) -> Json:
+    counts = judged.counts[row]
+    return {
+        "granted": sum(counts),
+        **{verdict: counts[VERDICTS.index(verdict)] for verdict in _COUNTED},
+        "used_not_granted": judged.not_granted[row],
+        "gap_index": judged.indexes[row],
+    }
+
+
 _COUNTED = ("used", "unused", "unobservable", "too_new", "unproven")
 
 
@@ -106,26 +119,21 @@ def count_not_granted(member: Member, since: int) -> int:
     )
 
 
-def _build_services(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts]) -> Json:
-    assert member.granted is not None  # noqa: S101 - callers check
-    last_used: dict[str, int] = {}
-    for action, cell in () if member.usage is None else member.usage.cells.items():
-        if member.granted.granted >> action & 1:
-            service = fleet.catalogue.names[action].partition(":")[0]
-            last_used[service] = max(last_used.get(service, 0), cell.last)
-    judged = [
-        (window.label, each.used, [(verdict, mask) for verdict in VERDICTS if (mask := getattr(each, verdict))])
-        for window, each in zip(fleet.windows, verdicts, strict=True)
-    ]
-    return {
-        service: {
-            "granted": mask.bit_count(),
-            "used": {label: (used & mask).bit_count() for label, used, _ in judged},
-            "last_used": _time_or_none(last_used.get(service, 0)),
-            "verdict": {label: service_verdict(pairs, mask) for label, _, pairs in judged},
+def _build_services(found: Sequence[ServiceCount], labels: Sequence[str]) -> Json:
+    services: Json = {}
+    # Most services of a principal have one of a few combinations of verdicts, and no use.
+    verdicts: dict[tuple[int, ...], dict[str, str]] = {}
+    unused = dict.fromkeys(labels, 0)
+    for service, granted, used, last_used, codes in found:
+        if codes not in verdicts:
+            verdicts[codes] = dict(zip(labels, [VERDICTS[code] for code in codes], strict=True))
+        services[service] = {
+            "granted": granted,
+            "used": dict(zip(labels, used, strict=True)) if any(used) else unused.copy(),
+            "last_used": _time_or_none(last_used),
+            "verdict": verdicts[codes].copy(),
         }
-        for service, mask in granted_services(fleet.catalogue, member.granted.granted)
-    }
+    return services
 
 
 def granted_services(catalogue: Catalogue, granted: int) -> Iterator[tuple[str, int]]:
@@ -146,17 +154,16 @@ def service_verdict(judged: Sequence[tuple[str, int]], mask: int) -> str:
     raise ValueError("a service without grants has no verdict")
 
 
-def _build_grants(fleet: Fleet, member: Member, verdicts: Sequence[Verdicts]) -> Json:
+def _build_grants(catalogue: Catalogue, member: Member, judged: Judged, labels: Sequence[str]) -> Json:
     assert member.granted is not None  # noqa: S101 - callers check
-    granted, conditional = member.granted.granted, member.granted.conditional
-    escalation = fleet.catalogue.escalation_mask(granted)
-    sets = [{action: verdict for verdict in VERDICTS for action in ids_in(getattr(each, verdict))} for each in verdicts]
-    labels = [window.label for window in fleet.windows]
+    conditional = member.granted.conditional
     return {
-        fleet.catalogue.names[action]: {
+        catalogue.names[action]: {
             "conditional": bool(conditional >> action & 1),
-            "risk": fleet.catalogue.risks_of(action, escalation),
-            "verdict": {label: by_action[action] for label, by_action in zip(labels, sets, strict=True)},
+            "risk": catalogue.risks_of(action, escalating << action),
+            "verdict": dict(zip(labels, [VERDICTS[code] for code in codes], strict=True)),
         }
-        for action in ids_in(granted)
+        for action, escalating, codes in zip(
+            judged.actions.tolist(), judged.escalating.tolist(), judged.codes.tolist(), strict=True
+        )
     }

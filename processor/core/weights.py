@@ -1,6 +1,9 @@
 """What the actions of a gap weigh: risk classes and the gap index."""
 
-from processor.core.catalogue import RISKS, Catalogue
+import numpy as np
+from numpy.typing import NDArray
+
+from processor.core.catalogue import RISKS, Catalogue, ids_in
 from processor.core.gap import Verdicts
 
 RISK_WEIGHTS = {
@@ -29,7 +32,20 @@ def gap_index(catalogue: Catalogue, verdicts: Verdicts, granted: int, escalation
     if not verdicts.unused:
         return 0.0
     whole = weigh(catalogue, granted & ~verdicts.unobservable, escalation)
-    return max(0.1, round(100 * weigh(catalogue, verdicts.unused, escalation) / whole, 1))
+    return share(weigh(catalogue, verdicts.unused, escalation), whole)
+
+
+def share(unused: int, whole: int) -> float:
+    """The gap index of weights."""
+    return max(0.1, round(100 * unused / whole, 1)) if unused else 0.0
+
+
+def weigh_each(catalogue: Catalogue) -> NDArray[np.int64]:
+    """What each action of a catalogue weighs for one whom it does not escalate."""
+    weights = np.ones(catalogue.size, np.int64)
+    for risk in RISKS[1:]:
+        weights[list(ids_in(catalogue.risk_masks[risk]))] += RISK_WEIGHTS[risk]
+    return weights
 
 
 def count_risks(catalogue: Catalogue, mask: int, escalation: int) -> dict[str, int]:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from processor.settings import PageSettings, SettingsError
+from processor.settings import PageSettings
+from processor.settings_error import SettingsError
 
 COOKIE = "gapwatch_session"
 SESSION_SECONDS = 12 * 3600

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from processor.settings import SettingsError
+from processor.settings_error import SettingsError
 
 if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient

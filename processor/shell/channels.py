@@ -14,7 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from xxhash import xxh3_128_hexdigest
 
 from processor.core.notices import Notice, write_lines, write_slack, write_subject
-from processor.settings import NotifySettings, SettingsError
+from processor.settings import NotifySettings
+from processor.settings_error import SettingsError
 from processor.shell.ending import within
 
 SEND_SECONDS_MAX = 10.0

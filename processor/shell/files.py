@@ -65,41 +65,66 @@ def find_sources(paths: Iterable[str]) -> tuple[list[Source], list[LeftOut]]:
     left_out: list[LeftOut] = []
     counts: dict[str, int] = {}
     for path in paths:
-        for file in sorted(_walk(path, left_out), key=_order):
-            name = file if file == STDIN else resolve_file(file)
-            counts[name] = counts.get(name, -1) + 1
+        for file, resolved in sorted(_walk(path, left_out), key=_order):
+            counts[resolved] = counts.get(resolved, -1) + 1
             # Where both are the same text it is held once.
-            found.append(Source(file, counts[name], file if name == file else name))
+            found.append(Source(file, counts[resolved], file if resolved == file else resolved))
     return found, left_out
 
 
-def _order(path: str) -> tuple[str, str]:
+def _order(found: tuple[str, str]) -> tuple[str, str]:
     """Log files by the time in their names over all accounts and regions, as the events came; others by path, first."""
-    found = _LOG_FILE.search(path)
-    return (found.group(1) if found else "", path)
+    path, _ = found
+    log = _LOG_FILE.search(path)
+    return (log.group(1) if log else "", path)
 
 
-def _walk(path: str, left_out: list[LeftOut]) -> Iterator[str]:
+def _walk(path: str, left_out: list[LeftOut]) -> Iterator[tuple[str, str]]:
+    """The files to read at a path, each with its path without links."""
     if path == STDIN:
-        yield path
+        yield path, path
         return
     place = Path(path)
     if place.is_dir():
-        for folder, folders, files in os.walk(path, followlinks=True):
-            folders.sort()
-            for name in sorted(files):
-                file = os.path.join(folder, name)  # noqa: PTH118 - a million files: strings are enough
-                why = why_left_out(file)
-                if why is None:
-                    yield file
-                else:
-                    left_out.append(LeftOut(file, why))
+        above = os.path.join(path, "")  # noqa: PTH118 - a million files: texts are enough
+        yield from _walk_folder(above, os.path.join(_resolve(above[:-1] or os.sep), ""), left_out)  # noqa: PTH118 - as above
     elif not place.exists():
         raise SourceError(f"{path}: no such file or folder")
     elif (why := _why_no_events(path)) is not None:
         left_out.append(LeftOut(path, why))
     else:
-        yield path
+        yield path, resolve_file(path)
+
+
+def _walk_folder(above: str, resolved: str, left_out: list[LeftOut]) -> Iterator[tuple[str, str]]:
+    """The files below a folder, whose path is given with a slash at its end, as it is and without links. What the folder's entries
+    say of links and folders spares asking for each."""
+    files: list[tuple[str, bool]] = []
+    folders: list[tuple[str, bool]] = []
+    try:
+        with os.scandir(above) as entries:
+            for entry in entries:
+                (folders if _is_folder(entry) else files).append((entry.name, entry.is_symlink()))
+    except OSError:
+        return  # As os.walk does with a folder that cannot be read.
+    for name, is_link in sorted(files):
+        file = above + name
+        why = why_left_out(file)
+        if why is None:
+            yield file, os.path.realpath(file) if is_link else resolved + name
+        else:
+            left_out.append(LeftOut(file, why))
+    for name, is_link in sorted(folders):
+        folder = above + name
+        below = os.path.join(os.path.realpath(folder), "") if is_link else f"{resolved}{name}/"  # noqa: PTH118 - as above
+        yield from _walk_folder(f"{folder}/", below, left_out)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def why_left_out(path: str) -> str | None:
