@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from processor.core.actions import ActionMap, ActionRules
+from processor.core.actions import ActionMap
 from processor.core.catalogue import Catalogue
-from processor.core.compiled import holds_member
+from processor.core.compiled import load_all
 from processor.core.fleet import Coverage, Fleet, known_by_id
 from processor.core.gap import Logging
 from processor.core.horizon import Horizon
@@ -19,12 +19,9 @@ from processor.core.ledger import Ledger
 from processor.core.principals import Principal
 from processor.core.records import TIME_MAX, Rejected
 from processor.core.scan import seed_callers
-from processor.core.sessions import Scope
 from processor.pipeline import Pipeline
 from processor.settings import Settings
-from processor.shell.action_names import ActionNames
 from processor.shell.commands import Command
-from processor.shell.day_packer import DayPacker
 from processor.shell.embedded import EmbeddedRedis, find_socket, start_redis
 from processor.shell.grants import load_grants
 from processor.shell.inventory_store import find_held, load_logging, load_statuses, say_catalogue_moved
@@ -36,12 +33,7 @@ from processor.shell.tables import load_action_rules, load_catalogue
 REJECT_LINES_MAX = 20
 
 LOADING_SECONDS_MAX = 1.5
-"""Kept loops are loaded in half a second."""
-
-_SAMPLE = (
-    b'{"eventTime":"2026-01-01T00:00:00Z","eventSource":"s3.amazonaws.com","eventName":"CreateBucket","eventID":"1",'
-    b'"userIdentity":{"type":"Root","arn":"arn:aws:iam::111122223333:root"}}'
-)
+"""Kept loops are loaded in a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,19 +160,15 @@ def build_actions(catalogue: Catalogue) -> ActionMap:
 
 
 def load_loops(say: Callable[[str], None]) -> None:
-    """Have the compiled loops at hand before anything waits for them, by a record that goes through a pipeline of its own.
-    What takes long, and is said, is the first time on a machine: afterwards they are kept."""
+    """Have the compiled loops at hand before anything waits for them. What takes long, and is said, is the first time on a machine:
+    afterwards they are kept."""
     timer = threading.Timer(
         LOADING_SECONDS_MAX, say, ("compiling the hot loops for this machine: some ten seconds, and only this once",)
     )
     timer.start()
     seed_callers(secrets.randbits(64))
     try:
-        catalogue = load_catalogue()
-        pipeline = Pipeline(ActionMap(catalogue, ActionRules({}, (), ())), Scope(), {}, Horizon())
-        pipeline.feed_payloads([_SAMPLE])
-        DayPacker([b""], pipeline.ledger, ActionNames(catalogue)).pack(pipeline.ledger.days.take(), 0)
-        holds_member(b"", 0)
+        load_all()
     finally:
         timer.cancel()
 

@@ -1,151 +1,140 @@
-"""What the compiled loops stand on: the compiler, and how bytes and numbers are reached by their address.
+"""What the compiled loops stand on: how they are marked, and how bytes and numbers are reached by their address.
 
-The hot path is Python that Numba compiles at its first use, and keeps on disk for the next process. It looks at the bytes
-of a payload in place and makes no object a record. A text is an address there (`address_of`): Numba counts references to
-arrays at every call, which takes six times as long as reading them. Every loop ends at the length that it is given.
+The hot path is Python that Numba compiles for this machine; what it made of it is kept on disk (processor/loop_cache.py), so that
+a process that finds it there never imports the compiler. Here is only what says which functions are compiled, and of what types.
+
+A loop looks at the bytes of a payload in place and makes no object a record. A text is an address there (`address_of`): Numba
+counts references to arrays at every call, which takes six times as long as reading them. Every loop ends at the length that it
+is given.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from importlib import import_module
+from typing import Annotated, Any, TypeVar, cast
 
 import numpy as np
-from llvmlite import ir
-from numba import config, njit, types
-from numba.core.errors import NumbaError
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
-Words = NDArray[np.uint64]
-Numbers = NDArray[np.int64]
-Octets = NDArray[np.uint8]
-Flags = NDArray[np.bool_]
+Array = TypeVar("Array")
 
-# Numba is told where it keeps what it compiled by this setting of its own, which its type hints leave out.
-config.CACHE_LOCATOR_CLASSES = ",".join(f"processor.loop_cache.{name}" for name in ("Given", "Beside", "OfUser"))  # type: ignore[attr-defined]  # as said above
+Words = Annotated[NDArray[np.uint64], np.uint64]
+Numbers = Annotated[NDArray[np.int64], np.int64]
+Octets = Annotated[NDArray[np.uint8], np.uint8]
+Flags = Annotated[NDArray[np.bool_], np.bool_]
+"""Arrays that loops share with Python: in a row, aligned, of one dimension and to be written where nothing else is said."""
+
+Word = Annotated[int, np.uint64]
+"""A number of a loop that Python calls of 64 bits without a sign; an `int` there has one."""
+
+TABLE, READ = "of two dimensions", "only read"
+Table = Annotated[Array, TABLE]
+Read = Annotated[Array, READ]
+"""An array that a loop does not write, so that it may be one that cannot be written. The compiler sees to it."""
+
+_LOADER = "processor.loop_loading"
+"""Knows where loops are kept, by name: nothing in here knows of files."""
 
 _NONE = np.uint64(0)
 _EIGHT = np.uint64(8)
 
 
+class Compiled:
+    """A loop as Python calls it. Loops are loaded, or compiled, at the first call of one of them."""
+
+    __slots__ = ("_native", "function")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._native: Callable[..., Any] = self._load_and_call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._native(*arguments)
+
+    def load(self) -> None:
+        """Have the loop at hand before its first call."""
+        self._native = import_module(_LOADER).load_loop(self)
+
+    def _load_and_call(self, *arguments: Any) -> Any:
+        self.load()
+        return self._native(*arguments)
+
+
+class Inner:
+    """A function that only compiled ones call; what it is to them the compiler knows."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+
+class Primitive(Inner):
+    """A function that the compiler makes itself, by its name (processor/loop_primitives.py)."""
+
+    __slots__ = ()
+
+
+LOOPS_BY_NAME: dict[str, Compiled] = {}
+"""All loops that Python may call, as far as their modules are imported."""
+
+
 def compiled(loop: Loop) -> Loop:
-    """Compile a function of arrays and numbers at its first call; what was compiled is kept beside the source, or (where
-    that cannot be written) in the user's cache folder, or nowhere."""
-    try:
-        return cast("Loop", njit(cache=True, error_model="numpy")(loop))
-    except (RuntimeError, NumbaError):
-        return cast("Loop", njit(error_model="numpy")(loop))
+    """Have a function of arrays and numbers compiled, for Python to call it; its annotations say of what types. Raises TypeError
+    where it is called with anything else."""
+    found = LOOPS_BY_NAME[loop.__name__] = Compiled(loop)
+    return cast("Loop", found)
 
 
-def _point(builder: Any, address: Any, offset: Any, kind: Any) -> Any:
-    """A pointer to what lies some bytes behind an address."""
-    return builder.inttoptr(builder.add(address, offset), kind.as_pointer())
-
-
-_NO_WAY_IN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Options of Numba that its type hints leave out."""
+def load_all() -> None:
+    """Have all loops at hand before the first call of any, also those of modules that are imported later. Raises RuntimeError where
+    they cannot be compiled."""
+    import_module(_LOADER).load_loops()
 
 
 def inner(loop: Loop) -> Loop:
-    """Compile a function that only compiled ones call: kept with them, and without a way in from Python."""
-    return cast("Loop", njit(error_model="numpy", **_NO_WAY_IN)(loop))
+    """Have a function compiled that only compiled ones call, without a way in from Python."""
+    return cast("Loop", Inner(loop))
 
 
-@intrinsic
-def _load_octet(_context: Any, _text: Any, _at: Any) -> Any:
+def _primitive(function: Loop) -> Loop:
+    return cast("Loop", Primitive(function))
+
+
+@_primitive
+def load_octet(_text: int, _at: int) -> int:  # type: ignore[empty-body]  # the compiler has the body, here and below
     """The byte at a place of a text. The caller sees to it that it is there, here and below."""
 
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        octet = builder.load(_point(builder, arguments[0], arguments[1], ir.IntType(8)))
-        return builder.zext(octet, ir.IntType(64))
 
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def _load_word(_context: Any, _text: Any, _at: Any) -> Any:
+@_primitive
+def load_word(_text: int, _at: int) -> np.uint64:  # type: ignore[empty-body]
     """The eight bytes from a place on, little-endian."""
 
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.load(_point(builder, arguments[0], arguments[1], ir.IntType(64)), align=1)
 
-    return types.uint64(types.int64, types.int64), generate
-
-
-@intrinsic
-def _store_number(_context: Any, _array: Any, _index: Any, _number: Any) -> Any:
+@_primitive
+def store_number(_array: int, _index: int, _number: int) -> int:  # type: ignore[empty-body]
     """Set an element of an array of int64, given by its address."""
 
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        offset = builder.shl(arguments[1], ir.Constant(ir.IntType(64), 3))
-        builder.store(arguments[2], _point(builder, arguments[0], offset, ir.IntType(64)))
-        return arguments[2]
 
-    return types.int64(types.int64, types.int64, types.int64), generate
-
-
-@intrinsic
-def _load_number(_context: Any, _array: Any, _index: Any) -> Any:
+@_primitive
+def load_number(_array: int, _index: int) -> int:  # type: ignore[empty-body]
     """An element of an array of int64, given by its address."""
 
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        offset = builder.shl(arguments[1], ir.Constant(ir.IntType(64), 3))
-        return builder.load(_point(builder, arguments[0], offset, ir.IntType(64)))
 
-    return types.int64(types.int64, types.int64), generate
-
-
-@intrinsic
-def _find_special(_context: Any, _text: Any, _at: Any) -> Any:
+@_primitive
+def find_special(_text: int, _at: int) -> np.uint32:  # type: ignore[empty-body]
     """A bit for each of the 32 bytes from a place on that ends a plain stretch of a JSON string: a quote, a backslash, a
     control character."""
 
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        lanes = ir.VectorType(ir.IntType(8), 32)
-        found = builder.load(_point(builder, arguments[0], arguments[1], lanes), align=1)
 
-        def every(octet: int) -> Any:
-            return ir.Constant(lanes, [octet] * 32)
-
-        ends = builder.or_(
-            builder.icmp_unsigned("==", found, every(0x22)), builder.icmp_unsigned("==", found, every(0x5C))
-        )
-        ends = builder.or_(ends, builder.icmp_unsigned("<", found, every(0x20)))
-        return builder.bitcast(ends, ir.IntType(32))
-
-    return types.uint32(types.int64, types.int64), generate
-
-
-@intrinsic
-def _find_members(_context: Any, _text: Any, _at: Any) -> Any:
+@_primitive
+def find_members(_text: int, _at: int) -> np.uint32:  # type: ignore[empty-body]
     """A bit for each of the 32 bytes from a place on that a gzip member may begin with."""
 
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        lanes = ir.VectorType(ir.IntType(8), 32)
-        found = builder.load(_point(builder, arguments[0], arguments[1], lanes), align=1)
-        return builder.bitcast(builder.icmp_unsigned("==", found, ir.Constant(lanes, [0x1F] * 32)), ir.IntType(32))
 
-    return types.uint32(types.int64, types.int64), generate
-
-
-@intrinsic
-def _count_zeros(_context: Any, mask: Any) -> Any:
-    """How many low bits are not set before the first that is; `mask` is not 0."""
-    signature = types.int64(types.uint32)
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.zext(builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1)), ir.IntType(64))
-
-    return signature, generate
-
-
-load_octet = cast("Callable[[int, int], int]", _load_octet)
-load_word = cast("Callable[[int, int], np.uint64]", _load_word)
-store_number = cast("Callable[[int, int, int], int]", _store_number)
-load_number = cast("Callable[[int, int], int]", _load_number)
-find_special = cast("Callable[[int, int], np.uint32]", _find_special)
-find_members = cast("Callable[[int, int], np.uint32]", _find_members)
-count_zeros = cast("Callable[[np.uint32], int]", _count_zeros)
+@_primitive
+def count_zeros(_mask: np.uint32) -> int:  # type: ignore[empty-body]
+    """How many low bits are not set before the first that is; the mask is not 0."""
 
 
 @inner

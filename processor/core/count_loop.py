@@ -5,7 +5,7 @@ A cell is one (principal, action) pair; its numbers are a row here while the pro
 
 import numpy as np
 
-from processor.core.compiled import Numbers, Octets, Words, compiled, inner
+from processor.core.compiled import Numbers, Octets, Read, Table, Words, compiled, inner
 from processor.core.day_counts import DAY_BITS, WHOLE
 from processor.core.key_tables import EMPTY, combine, find_place, find_slot
 from processor.core.sessions import DENIED, SUCCEEDED
@@ -34,7 +34,7 @@ _DAY_SECONDS = 86_400
 
 @inner
 def note_facet(
-    cell: int, facet: int, hashed: np.uint64, marks: Octets, facet_counts: Octets, met: Words, notes: Numbers
+    cell: int, facet: int, hashed: np.uint64, marks: Octets, facet_counts: Table[Octets], met: Words, notes: Numbers
 ) -> bool:
     """Whether a value is new to a cell's facet, and must be kept, or marks that there were more than are kept."""
     if marks[cell] >> np.uint8(facet) & np.uint8(1):
@@ -71,7 +71,7 @@ def move_cell(
     time: int,
     succeeded: bool,
     late: bool,
-    cells: Numbers,
+    cells: Table[Numbers],
     day_keys: Words,
     day_counts: Numbers,
     notes: Numbers,
@@ -99,14 +99,14 @@ def move_cell(
 
 @compiled
 def count_loop(
-    order: Numbers, begin: int, end: int, late: bool, until: int,
-    calls: Numbers, sessions: Numbers, where: Numbers, times: Numbers, events: Words,
-    arns_from: Numbers, arns_to: Numbers, arn_hashes: Words,
-    outcomes: Numbers, cells_from: Numbers, cells_to: Numbers, call_cells: Numbers,
-    operators: Words, vias: Words, regions: Words,
+    order: Read[Numbers], begin: int, end: int, late: bool, until: int,
+    calls: Read[Numbers], sessions: Read[Numbers], where: Read[Numbers], times: Read[Numbers], events: Read[Words],
+    arns_from: Read[Numbers], arns_to: Read[Numbers], arn_hashes: Read[Words],
+    outcomes: Read[Numbers], cells_from: Read[Numbers], cells_to: Read[Numbers], call_cells: Read[Numbers],
+    operators: Read[Words], vias: Read[Words], regions: Read[Words],
     seen: Words, log: Words,
-    cells: Numbers, marks: Octets, facet_counts: Octets, met: Words,
-    changed: Numbers, day_keys: Words, day_counts: Numbers, facets: Numbers, notes: Numbers,
+    cells: Table[Numbers], marks: Octets, facet_counts: Table[Octets], met: Words,
+    changed: Numbers, day_keys: Words, day_counts: Numbers, facets: Table[Numbers], notes: Numbers,
 ) -> None:  # fmt: skip
     """Count the uses `order[begin:end]`, all of one span of the horizon (`late`: of one that it has forgotten). Ends early
     where there may be no room for what one more use would hand back."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from processor.core.compiled import Flags, Numbers, Words, compiled
+from processor.core.compiled import Flags, Numbers, Read, Words, compiled
 from processor.core.key_tables import EMPTY, KeyTable, find_slot
 
 DAY_BITS = 20
@@ -33,7 +33,7 @@ class Days(NamedTuple):
 
 
 @compiled
-def merge_days(changed: Words, doubled: Numbers, keys: Words, values: Numbers, counts: Numbers) -> int:
+def merge_days(changed: Read[Words], doubled: Read[Numbers], keys: Words, values: Numbers, counts: Numbers) -> int:
     """Bring a table, which has room, up to what changed, and say what each count is now; answers how many keys were new."""
     new = 0
     for at in range(len(changed)):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from processor.core.compiled import Words, compiled
+from processor.core.compiled import Read, Words, compiled
 from processor.core.key_tables import EMPTY, KeySet, find_place, grow, put_keys
 
 SPANS_FOREVER = 2**40
@@ -37,7 +37,7 @@ class Shelf(Protocol):
 
 
 @compiled
-def add_all(hashes: Words, table: Words, log: Words, count: int) -> int:
+def add_all(hashes: Read[Words], table: Words, log: Words, count: int) -> int:
     """Put hashes into a span's table, those that were not there behind `count` others in its list; answers how many it has
     then. A hash of 0 is taken for 1, here and in the loop that counts uses."""
     for hashed in hashes:

@@ -66,7 +66,7 @@ class Intake:
     ) -> None:
         self.tally = tally
         self.until = until
-        self.seed = np.uint64(seed)
+        self.seed = seed
         self.future = TIME_MAX
         self.rejects: list[Rejected] = []
         self.changes: list[bytes] = []

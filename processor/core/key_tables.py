@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from processor.core.compiled import Numbers, Words, compiled, inner, load_some, load_word
+from processor.core.compiled import Numbers, Read, Word, Words, compiled, inner, load_some, load_word
 
 EMPTY = np.uint64(0)
 """The key of a free slot; a hash that is 0 by chance is taken for 1."""
@@ -109,7 +109,7 @@ def find_place(keys: Words, key: np.uint64) -> int:
 
 
 @compiled
-def put_keys(given: Words, keys: Words) -> int:
+def put_keys(given: Read[Words], keys: Words) -> int:
     """Put keys into a set that has room for them; answers how many were new."""
     count = 0
     for key in given:
@@ -122,7 +122,7 @@ def put_keys(given: Words, keys: Words) -> int:
 
 
 @compiled
-def spread_pairs(old: Words, held: Numbers, keys: Words, values: Numbers) -> None:
+def spread_pairs(old: Read[Words], held: Read[Numbers], keys: Words, values: Numbers) -> None:
     """Put all keys of a table, and the values beside them, into another."""
     for at in range(len(old)):
         if old[at] != EMPTY:
@@ -132,14 +132,14 @@ def spread_pairs(old: Words, held: Numbers, keys: Words, values: Numbers) -> Non
 
 
 @compiled
-def find_value(keys: Words, values: Numbers, key: np.uint64) -> int:
+def find_value(keys: Read[Words], values: Read[Numbers], key: Word) -> int:
     """The value of a key, -1 where it is not there."""
-    slot = find_slot(keys, key)
+    slot = find_slot(keys, np.uint64(key))
     return int(values[slot]) if keys[slot] != EMPTY else -1
 
 
 @compiled
-def put_pairs(new: Words, given: Numbers, keys: Words, values: Numbers) -> int:
+def put_pairs(new: Read[Words], given: Read[Numbers], keys: Words, values: Numbers) -> int:
     """Put keys and values into a table that has room; answers how many of the keys were new."""
     count = 0
     for at in range(len(new)):
@@ -197,7 +197,7 @@ class KeyTable:
 
     def find(self, key: int) -> int:
         """The value of one key, -1 where it is not there: some half a microsecond."""
-        return int(find_value(self.keys, self.values, np.uint64(key)))
+        return int(find_value(self.keys, self.values, key))
 
     def put_all(self, keys: list[int], values: list[int]) -> None:
         """Put in keys, or give those that are there other values."""

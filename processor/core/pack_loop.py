@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from processor.core.compiled import Numbers, Octets, Words, compiled, inner
+from processor.core.compiled import Numbers, Octets, Read, Words, compiled, inner
 
 KEY_BYTES, HASH_BYTES = 8, 5
 """A principal's key, an action's stable hash."""
@@ -38,13 +38,13 @@ def write_digits(out: Octets, at: int, number: int, digits: int) -> int:
 
 @compiled
 def pack_days(
-    owners: Numbers, days: Numbers, counts: Numbers, hashes: Words, keys: Words, shards: Numbers, heads: Octets,
-    heads_from: Numbers, pairs_max: int, out: Octets,
-) -> tuple[int, int]:  # fmt: skip
+    owners: Read[Numbers], days: Read[Numbers], counts: Read[Numbers], hashes: Read[Words], keys: Read[Words],
+    shards: Read[Numbers], heads: Read[Octets], heads_from: Read[Numbers], pairs_max: int, out: Octets, commands: Numbers,
+) -> int:  # fmt: skip
     """HSET of each (owner, day), whose rows stand together, of so many pairs at most. `hashes` are of the rows' actions; `keys` and
-    `shards` of the owners; the head of a shard's keys lies between two of `heads_from`. Answers the bytes written, and the
-    commands."""
-    at = commands = begin = 0
+    `shards` of the owners; the head of a shard's keys lies between two of `heads_from`. Answers the bytes written, and counts the
+    commands in the only element of `commands`."""
+    at = begin = 0
     while begin < len(owners):
         owner, day = owners[begin], days[begin]
         end = begin + 1
@@ -69,6 +69,6 @@ def pack_days(
             digits = count_digits(counts[row])
             out[at] = np.uint8(_STRING | digits)
             at = write_digits(out, at + 1, counts[row], digits)
-        commands += 1
+        commands[0] += 1
         begin = end
-    return at, commands
+    return at

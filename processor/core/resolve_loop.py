@@ -7,7 +7,18 @@ rows that meet something pending are done in a second pass. So each new thing is
 import numpy as np
 
 from processor.core.caller_hash import hash_caller, hash_role
-from processor.core.compiled import Numbers, Words, compiled, inner, load_octet, load_some, load_word
+from processor.core.compiled import (
+    Numbers,
+    Read,
+    Table,
+    Word,
+    Words,
+    compiled,
+    inner,
+    load_octet,
+    load_some,
+    load_word,
+)
 from processor.core.key_tables import EMPTY, find_slot
 from processor.core.scan import CALLER, EVENT, PARAMETERS_AT, PARAMETERS_END, PLACE, SHAPE, TIME, WHO_AT, WHO_END
 
@@ -59,7 +70,7 @@ def key_of_call(actor: int, shape: int) -> np.uint64:
 
 
 @inner
-def may_show(text: int, at: int, end: int, needles: Words, call: int) -> bool:
+def may_show(text: int, at: int, end: int, needles: Table[Words], call: int) -> bool:
     """Whether five bytes stand there that begin with a quote or a colon, as the needles of proofs do, and have their bit in all
     three words: those of a needle always have it, of others some in a thousand."""
     while at + NEEDLE_BYTES <= end:
@@ -91,7 +102,7 @@ def find_or_add(keys: Words, values: Numbers, key: np.uint64, notes: Numbers, co
 @inner
 def reach_session(
     at: int, end: int, seed: np.uint64, keys: Words, values: Numbers, role_keys: Words, role_values: Numbers, actors: Numbers,
-    logs: Numbers, notes: Numbers, born: Numbers,
+    logs: Numbers, notes: Numbers, born: Table[Numbers],
 ) -> tuple[int, np.uint64, np.uint64]:  # fmt: skip
     """The session of a userIdentity, its hash, and that of all but its name, if that was asked for. One that is as another but
     for its name is made here."""
@@ -114,14 +125,14 @@ def reach_session(
 
 @compiled
 def resolve_loop(
-    seed: np.uint64, todo: Numbers, places: Numbers, hashes: Words,
+    seed: Word, todo: Read[Numbers], places: Read[Table[Numbers]], hashes: Read[Table[Words]],
     who_keys: Words, who_values: Numbers, session_keys: Words, session_values: Numbers,
-    role_keys: Words, role_values: Numbers, actors: Numbers, session_logs: Numbers,
-    shape_keys: Words, shape_values: Numbers, stops: Numbers, place_keys: Words, place_values: Numbers,
-    place_logs: Numbers, call_keys: Words, call_values: Numbers, kinds: Numbers, salts: Words, needles: Words,
-    firsts: Numbers, notes: Numbers,
+    role_keys: Read[Words], role_values: Read[Numbers], actors: Numbers, session_logs: Numbers,
+    shape_keys: Words, shape_values: Numbers, stops: Read[Numbers], place_keys: Words, place_values: Numbers,
+    place_logs: Read[Numbers], call_keys: Words, call_values: Numbers, kinds: Read[Numbers], salts: Read[Words],
+    needles: Read[Table[Words]], firsts: Numbers, notes: Numbers,
     calls: Numbers, sessions: Numbers, where: Numbers, times: Numbers, events: Words,
-    asked: Numbers, asked_hashes: Words, proofs: Numbers, later: Numbers, born: Numbers,
+    asked: Table[Numbers], asked_hashes: Table[Words], proofs: Numbers, later: Numbers, born: Table[Numbers],
 ) -> None:  # fmt: skip
     """Fill `calls`, `sessions`, `where`, `times` and `events` for the rows in `todo`. `asked` are rows for the caller to look
     at, `proofs` those (filled in) whose parameters it must read, `later` those to be done once it has; `born` are sessions that
@@ -135,7 +146,7 @@ def resolve_loop(
         caller = role = EMPTY
         if session < 0:
             session, caller, role = reach_session(
-                places[row, WHO_AT], places[row, WHO_END], seed, session_keys, session_values, role_keys, role_values,
+                places[row, WHO_AT], places[row, WHO_END], np.uint64(seed), session_keys, session_values, role_keys, role_values,
                 actors, session_logs, notes, born,
             )  # fmt: skip
             if session >= 0:

@@ -11,6 +11,8 @@ import numpy as np
 
 from processor.core.compiled import (
     Numbers,
+    Table,
+    Word,
     Words,
     address_of,
     compiled,
@@ -54,7 +56,6 @@ SHAPE, PLACE, EVENT, CALLER = range(4)
 HASHES = 4
 """Columns of `Rows.hashes`: of what was called, and how that ended; of where (region and account); of the event's id; of
 userIdentity as it stands, hashed here while it is at hand: later it has to come from memory again."""
-
 
 RECORD_BYTES_FEW = 800
 ARN_BYTES_FEW = 400
@@ -156,11 +157,10 @@ def find_arn(text: int, at: int, end: int, found: int) -> int:
 
 @inner
 def scan_arns(
-    text: int, at: int, end: int, repaired: bool, found: int, arns: Numbers, hashes: Words, count: int
+    text: int, at: int, end: int, repaired: bool, found: int, arns: Table[Numbers], hashes: Words, count: int
 ) -> int:
-    """Write a row for each ARN in a list of resources, whose JSON is known to be good, behind `count` others; answers how
-    many there are then, -1 where an element is no plain resource,
-    NO_ROOM where there are more than there is room for."""
+    """Write a row for each ARN in a list of resources, whose JSON is known to be good, behind `count` others; answers how many
+    there are then, -1 where an element is no plain resource, NO_ROOM where there are more than there is room for."""
     at = skip_space(text, at + 1, end)
     while load_octet(text, at) != 0x5D:
         if load_octet(text, at) != 0x7B:
@@ -188,8 +188,8 @@ def scan_arns(
 
 @compiled
 def scan_loop(
-    text: int, at: int, end: int, listed: bool, repaired: bool, seed: np.uint64, element: int, found: int, notes: Numbers,
-    places: Numbers, hashes: Words, arns: Numbers, arn_hashes: Words, odd: Numbers,
+    text: int, at: int, end: int, listed: bool, repaired: bool, seed: Word, element: int, found: int, notes: Numbers,
+    places: Table[Numbers], hashes: Table[Words], arns: Table[Numbers], arn_hashes: Words, odd: Table[Numbers],
 ) -> int:  # fmt: skip
     """Every element from `at` on, separated by white space, and by commas where they are `listed`; answers the place behind
     the last whole one."""
@@ -246,7 +246,7 @@ def scan_loop(
             places[row, TIME] = time
             who, who_end = start_of(spans, WHO), end_of(spans, WHO)
             places[row, WHO_AT], places[row, WHO_END] = text + who, text + who_end
-            hashes[row, CALLER], _ = hash_bytes(text, who, who_end, seed)
+            hashes[row, CALLER], _ = hash_bytes(text, who, who_end, np.uint64(seed))
             places[row, PARAMETERS_AT] = text + start_of(spans, PARAMETERS)
             places[row, PARAMETERS_END] = text + end_of(spans, PARAMETERS)
             places[row, ARNS_FROM], places[row, ARNS_TO] = resources, count

@@ -46,7 +46,8 @@ class DayPacker:
         out = np.empty(groups * a_group + len(order) * (HASH_BYTES + COUNT_BYTES_MAX + 2), np.uint8)
         hashes = self._hashes[self._ledger.actions[found.cells[order]]]
         shards = (self._keys >> np.uint64(SHARD_SHIFT)).astype(np.int64)
-        size, commands = pack_days(
+        commands = np.zeros(1, np.int64)
+        size = pack_days(
             owners[order],
             found.days[order],
             found.counts[order],
@@ -57,8 +58,9 @@ class DayPacker:
             self._heads_from,
             PAIRS_MAX,
             out,
+            commands,
         )
-        return Packed(int(commands), out[:size].tobytes())
+        return Packed(int(commands[0]), out[:size].tobytes())
 
     def _reach(self) -> None:
         """Have all actions' hashes and principals' keys as numbers."""
