@@ -17,11 +17,9 @@ from processor.core.compiled import LOOPS_BY_NAME, Compiled, Inner, Primitive
 from processor.loop_cache import LOOPS
 from processor.loop_entries import check_layout, write_entry
 from processor.loop_loading import CALLED
-from processor.loop_primitives import PRIMITIVES
+from processor.loop_primitives import NO_WAY_IN, PRIMITIVES
 
 _ENTRY = types.int64(types.int64, types.int64, types.int64)
-_NO_WAY_IN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Options of Numba that its type hints leave out."""
 
 
 @cache
@@ -31,7 +29,7 @@ def _compile_lazily(function: Compiled | Inner) -> Any:
     around = plain.__globals__
     known = {name: PRIMITIVES[name] for name, found in around.items() if isinstance(found, Primitive)}
     changed = FunctionType(plain.__code__, {**around, **known}, plain.__name__, plain.__defaults__, plain.__closure__)
-    return njit(error_model="numpy", **_NO_WAY_IN)(changed)
+    return njit(error_model="numpy", **NO_WAY_IN)(changed)
 
 
 @typeof_impl.register(Inner)
@@ -40,8 +38,9 @@ def _type_function(function: Compiled | Inner, _context: Any) -> Any:
     return types.Dispatcher(_compile_lazily(function))
 
 
-def compile_loops(machine: llvm.TargetMachine) -> bytes:
-    """All loops, as an object file in which each has its own name."""
+def compile_loops(machine: llvm.TargetMachine) -> tuple[bytes, set[str]]:
+    """All loops, as an object file in which each has its own name; and what it calls that is Numba's, so that only a process that
+    has imported it may load the file: nothing, but who knows its next version."""
     check_layout()
     for name in LOOPS:
         import_module(f"processor.core.{name}")
@@ -54,7 +53,7 @@ def compile_loops(machine: llvm.TargetMachine) -> bytes:
     return _emit(module, LOOPS_BY_NAME, machine)
 
 
-def _emit(module: llvm.ModuleRef, names: Iterable[str], machine: llvm.TargetMachine) -> bytes:
+def _emit(module: llvm.ModuleRef, names: Iterable[str], machine: llvm.TargetMachine) -> tuple[bytes, set[str]]:
     """Machine code of what is reached from the functions of these names, all else left out: what loops have for errors that they
     cannot have, and what Numba does to count references to arrays."""
     for found in (*module.functions, *module.global_variables):
@@ -63,11 +62,6 @@ def _emit(module: llvm.ModuleRef, names: Iterable[str], machine: llvm.TargetMach
     for level in (3, 1):  # What the first finds to be constant the second makes use of.
         builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=level))
         builder.getModulePassManager().run(module, builder)
-    unknown = {
-        found.name
-        for found in (*module.functions, *module.global_variables)
-        if found.is_declaration and not found.name.startswith("llvm.") and found.name not in CALLED
-    }
-    if unknown:
-        raise RuntimeError(f"loops call what they do not bring: {', '.join(sorted(unknown))}")
-    return bytes(machine.emit_object(module))
+    named = {found.name for found in (*module.functions, *module.global_variables) if found.is_declaration}
+    others = {name for name in named if not name.startswith("llvm.") and name not in CALLED}
+    return bytes(machine.emit_object(module)), others

@@ -16,7 +16,7 @@ from numba import njit, types
 
 from processor.core.compiled import Compiled
 from processor.loop_arguments import ARGUMENTS_FROM, COUNT_IS_WRONG, ERROR, NDARRAY, NOTHING, Argument, list_arguments
-from processor.loop_primitives import POINTERS, PRIMITIVES, call_python, only_read
+from processor.loop_primitives import NO_WAY_IN, POINTERS, PRIMITIVES, call_python, only_read
 
 _HEAD: int = object.__basicsize__
 _KIND = _HEAD - 8
@@ -46,14 +46,14 @@ _give_number = call_python("PyLong_FromLongLong", _address, types.int64)
 _give_flag = call_python("PyBool_FromLong", _address, types.int64)
 
 
-@njit("int64(int64, int64)")
+@njit("int64(int64, int64)", **NO_WAY_IN)
 def _refuse(held: int, reason: int) -> int:
     """Have Python raise TypeError."""
     _set_error(_get_item(held, ERROR), _get_item(held, reason))
     return 0
 
 
-@njit("boolean(int64, int64, int64, int64, int64, int64)")
+@njit("boolean(int64, int64, int64, int64, int64, int64)", **NO_WAY_IN)
 def _is_array(held: int, array: int, dimensions: int, number: int, other: int, flags: int) -> bool:
     if _load_number(array + _KIND, 0) != _get_item(held, NDARRAY):
         return False
@@ -72,7 +72,6 @@ def _build_taker(kind: np.dtype[Any], dimensions: int, is_read: bool) -> Any:
     """A function that makes of the address of an array's object what the loop takes."""
     point = POINTERS[kind]
 
-    @njit
     def take(array: int) -> Any:
         shape = _load_number(array + _SHAPE, 0)
         contents = point(_load_number(array + _CONTENTS, 0))
@@ -82,7 +81,7 @@ def _build_taker(kind: np.dtype[Any], dimensions: int, is_read: bool) -> Any:
             found = _carray(contents, (_load_number(shape, 0), _load_number(shape, 1)))
         return _only_read(found) if is_read else found
 
-    return take
+    return njit(**NO_WAY_IN)(take)
 
 
 def _list_numbers(kind: np.dtype[Any]) -> tuple[int, int]:

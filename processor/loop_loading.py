@@ -111,6 +111,7 @@ def _find_code(machine: Any) -> bytes:
     if code is None:
         from processor.loop_compiling import compile_loops
 
-        code = compile_loops(machine)
-        keep(stamp, code)
+        code, others = compile_loops(machine)
+        if not others:
+            keep(stamp, code)
     return code

@@ -14,6 +14,9 @@ from numba.extending import intrinsic
 _OCTET, _HALF, _NUMBER = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _LANES = ir.VectorType(_OCTET, 32)
 
+NO_WAY_IN: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Options of Numba that its type hints leave out: a function is for compiled ones only."""
+
 Generate = Callable[[Any, list[Any]], Any]
 
 

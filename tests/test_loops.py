@@ -173,7 +173,7 @@ from types import SimpleNamespace
 compiled = []
 def compile_loops(machine):
     compiled.append(machine)
-    return open(sys.argv[1], "rb").read()
+    return open(sys.argv[1], "rb").read(), set(sys.argv[2:])
 if len(sys.argv) > 1:
     sys.modules["processor.loop_compiling"] = SimpleNamespace(compile_loops=compile_loops)
 from processor.opening import load_loops
@@ -208,6 +208,15 @@ def test_a_process_compiles_anew_what_is_damaged(code: bytes, tmp_path: Path, ho
     assert run_python(RUN_A_LOOP, tmp_path / "code", **places) == "False 1\n"
     assert path.read_bytes() == held
     assert run_python(RUN_A_LOOP, tmp_path / "code", **places) == "False 0\n"
+
+
+def test_what_needs_the_compiler_is_not_kept(code: bytes, tmp_path: Path) -> None:
+    (tmp_path / "code").write_bytes(code)
+    shutil.copytree(ROOT / "processor", tmp_path / "processor", ignore=shutil.ignore_patterns("__pycache__"))
+    places = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "kept"), "XDG_CACHE_HOME": str(tmp_path)}
+    for _ in range(2):
+        assert run_python(RUN_A_LOOP, tmp_path / "code", "numba_gil_ensure", **places) == "False 1\n"
+    assert not (tmp_path / "kept").exists()
 
 
 def test_loops_are_loaded_once_by_threads_that_need_them_at_once(code: bytes) -> None:
