@@ -14,7 +14,7 @@ import numpy as np
 from numba import carray as carray_of  # type: ignore[attr-defined]  # it is public, and not listed so
 from numba import njit, types
 
-from processor.core.compiled import Compiled
+from processor.core.compiled import Compiled, Numbers, Table
 from processor.loop_arguments import ARGUMENTS_FROM, COUNT_IS_WRONG, ERROR, NDARRAY, NOTHING, Argument, list_arguments
 from processor.loop_primitives import NO_WAY_IN, POINTERS, PRIMITIVES, call_python, only_read
 
@@ -28,10 +28,17 @@ _ORDER, _NUMBER = _HEAD + 10, _HEAD + 12
 
 _IN_ORDER, _ALIGNED, _WRITEABLE = 0x1, 0x100, 0x400
 _NATIVE, _OF_ONE_BYTE = ord("="), ord("|")
+
+_WAY, _COUNT, _FIRST, _SECOND, _SET = range(5)
+"""What is wanted of an argument: in what way it is taken; of an array how many dimensions, two numbers of a dtype, flags."""
+
+_ARRAY, _SIGNED, _WORD = range(3)
+_HIGHEST = np.uint64(2**64 - 1)
+
 _carray: Any = carray_of
 _only_read: Any = only_read
 
-_NUMBERS = "bBhHiIlLqQ"
+_NUMBERS = "?bBhHiIlLqQ"
 """NumPy's letters of whole numbers: two of them may be of one size."""
 
 _address = types.int64
@@ -53,18 +60,36 @@ def _refuse(held: int, reason: int) -> int:
     return 0
 
 
-@njit("boolean(int64, int64, int64, int64, int64, int64)", **NO_WAY_IN)
-def _is_array(held: int, array: int, dimensions: int, number: int, other: int, flags: int) -> bool:
+@njit("boolean(int64, int64, Array(int64, 1, 'C', readonly=True))", **NO_WAY_IN)
+def _is_array(held: int, array: int, wanted: Numbers) -> bool:
     if _load_number(array + _KIND, 0) != _get_item(held, NDARRAY):
         return False
     dtype = _load_number(array + _DTYPE, 0)
     order, kind = _load_octet(dtype, _ORDER), np.int64(_load_word(dtype, _NUMBER)) & 0xFFFFFFFF
-    return (
-        kind in (number, other)
+    return bool(
+        kind in (wanted[_FIRST], wanted[_SECOND])
         and order in (_NATIVE, _OF_ONE_BYTE)
-        and np.int64(_load_word(array, _DIMENSIONS)) & 0xFFFFFFFF == dimensions
-        and np.int64(_load_word(array, _FLAGS)) & flags == flags
+        and np.int64(_load_word(array, _DIMENSIONS)) & 0xFFFFFFFF == wanted[_COUNT]
+        and np.int64(_load_word(array, _FLAGS)) & wanted[_SET] == wanted[_SET]
     )
+
+
+@njit("int64(int64, int64, int64, Array(int64, 2, 'C', readonly=True))", **NO_WAY_IN)
+def _find_wrong(held: int, given: int, count: int, wanted: Table[Numbers]) -> int:
+    """Why the arguments are none that a loop takes: a place in what its way in has at hand, 0 for no reason."""
+    if count != len(wanted):
+        return COUNT_IS_WRONG
+    for place in range(count):
+        argument, way = _load_number(given, place), wanted[place, _WAY]
+        if way == _ARRAY:
+            is_right = _is_array(held, argument, wanted[place])
+        elif way == _WORD:
+            is_right = _take_word(argument) != _HIGHEST or _find_error() == 0
+        else:
+            is_right = _take_number(argument) != -1 or _find_error() == 0
+        if not is_right:
+            return ARGUMENTS_FROM + place
+    return 0
 
 
 @cache
@@ -90,52 +115,42 @@ def _list_numbers(kind: np.dtype[Any]) -> tuple[int, int]:
     return found[0], found[-1]
 
 
-def _write_taking(place: int, argument: Argument) -> list[str]:
-    """The lines of an entry that take one argument."""
-    taken, refused = f"a{place}", f"        return refuse(held, {ARGUMENTS_FROM + place})"
-    lines = [f"    {taken} = load_number(given, {place})"]
-    if argument.dimensions:
-        first, second = _list_numbers(argument.kind)
+def _list_wanted(arguments: list[Argument]) -> Numbers:
+    """What `_find_wrong` looks for, a row an argument."""
+    rows = []
+    for argument in arguments:
+        way = _ARRAY if argument.dimensions else _WORD if argument.kind == np.uint64 else _SIGNED
         flags = _IN_ORDER | _ALIGNED | (0 if argument.is_read else _WRITEABLE)
-        lines.append(f"    if not is_array(held, {taken}, {argument.dimensions}, {first}, {second}, {flags}):")
-        return [*lines, refused]
-    if argument.kind == np.uint64:
-        lines.append(f"    {taken} = take_word({taken})")
-        lines.append(f"    if {taken} == HIGHEST and find_error() != 0:")
-    else:
-        lines.append(f"    {taken} = take_number({taken})")
-        lines.append(f"    if {taken} == -1 and find_error() != 0:")
-    return [*lines, refused]
+        rows.append((way, argument.dimensions, *_list_numbers(argument.kind), flags))
+    return np.array(rows, np.int64)
 
 
 def write_entry(loop: Compiled, dispatcher: Any) -> Callable[[int, int, int], int]:
     """The Python of a way in, for Numba to compile. It is text first, as its arguments are as many and of such types as the loop's
     annotations say."""
     arguments = list_arguments(loop)
-    result = loop.function.__annotations__["return"]
-    lines = ["def enter(held, given, count):", f"    if count != {len(arguments)}:"]
-    lines.append(f"        return refuse(held, {COUNT_IS_WRONG})")
-    named: dict[str, Any] = {"loop": dispatcher, "HIGHEST": np.uint64(2**64 - 1)}
+    named: dict[str, Any] = {
+        "loop": dispatcher, "wanted": _list_wanted(arguments), "find_wrong": _find_wrong, "refuse": _refuse,
+        "load_number": _load_number, "take_word": _take_word, "take_number": _take_number, "get_item": _get_item, "hold": _hold,
+        "give_flag": _give_flag, "give_number": _give_number,
+    }  # fmt: skip
     passed = []
     for place, argument in enumerate(arguments):
-        lines += _write_taking(place, argument)
+        take = "take_word" if argument.kind == np.uint64 else "take_number"
         if argument.dimensions:
-            named[f"t{place}"] = _build_taker(argument.kind, argument.dimensions, argument.is_read)
-        passed.append(f"t{place}(a{place})" if argument.dimensions else f"a{place}")
-        if argument.kind == np.bool_ and not argument.dimensions:
-            passed[-1] += " != 0"
+            take = f"take_{place}"
+            named[take] = _build_taker(argument.kind, argument.dimensions, argument.is_read)
+        taken = f"{take}(load_number(given, {place}))"
+        passed.append(f"{taken} != 0" if take == "take_number" and argument.kind == np.bool_ else taken)
     call = f"loop({', '.join(passed)})"
-    if result is None:
-        lines += [f"    {call}", f"    found = get_item(held, {NOTHING})", "    hold(found)", "    return found"]
-    elif result is bool:
-        lines.append(f"    return give_flag(1 if {call} else 0)")
-    else:
-        lines.append(f"    return give_number({call})")
-    named.update(
-        refuse=_refuse, is_array=_is_array, load_number=_load_number, take_word=_take_word, take_number=_take_number,
-        find_error=_find_error, get_item=_get_item, hold=_hold, give_flag=_give_flag, give_number=_give_number,
-    )  # fmt: skip
-    exec("\n".join(lines), named)  # noqa: S102 - a text of our own making, as said above
+    answer = {
+        None: [call, f"nothing = get_item(held, {NOTHING})", "hold(nothing)", "return nothing"],
+        bool: [f"return give_flag(1 if {call} else 0)"],
+        int: [f"return give_number({call})"],
+    }[loop.function.__annotations__["return"]]
+    check = ["wrong = find_wrong(held, given, count, wanted)", "if wrong: return refuse(held, wrong)"]
+    text = "\n    ".join(("def enter(held, given, count):", *check, *answer))
+    exec(text, named)  # noqa: S102 - a text of our own making, as said above
     enter: Callable[[int, int, int], int] = named["enter"]
     return enter
 
