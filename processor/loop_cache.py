@@ -31,7 +31,7 @@ LOOPS = (
 )
 """The modules of core that hold compiled functions, or constants that are compiled into them."""
 
-_COMPILERS = ("loop_arguments", "loop_compiling", "loop_entries", "loop_primitives")
+_COMPILERS = ("loop_arguments", "loop_compiling", "loop_entries", "loop_loading", "loop_primitives")
 _LIBRARIES = ("numba", "llvmlite", "numpy")
 
 KEPT_MAX = 8
@@ -47,7 +47,7 @@ def stamp_loops(machine: str) -> str:
     """A stamp of what loops are made of, for a processor in words."""
     folder = Path(__file__).parent
     texts = [folder / "core" / f"{name}.py" for name in LOOPS] + [folder / f"{name}.py" for name in _COMPILERS]
-    made_for = [sys.version, machine, *(f"{name} {version(name)}" for name in _LIBRARIES)]
+    made_for = [sys.version, str(object.__basicsize__), machine, *(f"{name} {version(name)}" for name in _LIBRARIES)]
     parts = [*(path.read_bytes() for path in texts), *(each.encode() for each in made_for)]
     return blake2b(b"\0".join(parts), digest_size=16).hexdigest()
 

@@ -55,7 +55,7 @@ _make_function = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.POINTER(_Method), ct
 def load_loops() -> None:
     """As `compiled.load_all`."""
     with _LOCK:
-        _open_engine()
+        _open_engine()  # Which imports all loops, if it must compile them.
         for loop in LOOPS_BY_NAME.values():
             loop.load()
 
@@ -91,7 +91,7 @@ def _find_machine() -> Any:
     relocation = "static" if target.name.startswith("x86") else "default"
     return target.create_target_machine(
         cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        features=_find_features(),
         opt=3,
         reloc=relocation,
         codemodel="jitdefault",
@@ -101,7 +101,14 @@ def _find_machine() -> Any:
 
 def describe_machine() -> str:
     """What machine code is made for."""
-    return f"{llvm.get_default_triple()} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    return f"{llvm.get_default_triple()} {llvm.get_host_cpu_name()} {_find_features()}"
+
+
+def _find_features() -> str:
+    try:
+        return str(llvm.get_host_cpu_features().flatten())
+    except RuntimeError:  # LLVM knows not all systems; the processor's name says most of it.
+        return ""
 
 
 def _find_code(machine: Any) -> bytes:

@@ -1,10 +1,12 @@
 """Compiled loops: what is kept of them is found again and nothing else is run, and they take nothing but what they are made for."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +235,15 @@ for each in all_threads: each.join()
 print(found)
 """
     assert run_python(threads) == f"{[-1] * 8}\n"
+
+
+def test_every_loop_has_a_name_of_its_own() -> None:
+    """By which it is found in the machine code."""
+    load_all()
+    texts = [(ROOT / "processor" / "core" / f"{name}.py").read_text() for name in loop_cache.LOOPS]
+    for name in loop_cache.LOOPS:
+        import_module(f"processor.core.{name}")
+    assert len(LOOPS_BY_NAME) == sum(len(re.findall(r"^@compiled$", text, re.MULTILINE)) for text in texts) > 10
 
 
 # --- what loops take ---------------------------------------------------------------------------------------------------
