@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from building import build_record
 from conftest import build_environment
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processor.core.batches import Decoded, decode_log_batch, decode_payloads
@@ -792,6 +792,13 @@ LINES = [
 ]
 
 
+GOOD, JOINED, INDENTED = LINES[0], LINES[10], LINES[9]
+
+
+@example([GOOD, b'{"cut": ', b"no JSON", GOOD, b"}"], [1])
+@example([GOOD, b'{"cut": ', b"[1, 2]", JOINED, b"}"], [1])
+@example([GOOD, b'{"cut":', INDENTED, b"}"], [1])
+@example([GOOD, b'{"cut":', b"", INDENTED, b"}"], [1])
 @given(st.lists(st.sampled_from(LINES), max_size=30), st.lists(st.integers(0, 30), max_size=5))
 def test_a_line_has_the_same_rows_whichever_others_are_read_with_it(lines: list[bytes], cuts: list[int]) -> None:
     """A file that grows is read again after a crash in other pieces; a use is known again by its row."""

@@ -32,6 +32,8 @@ SLICING = 2
 _ARRAY_OF = re.compile(rb'\{\s*"(?:Records|Events)"\s*:\s*\[')
 _RESTART = re.compile(_ARRAY_OF.pattern + rb'|(?<=\n)\{"')
 _SPACE = re.compile(rb"\s*(?:\xef\xbb\xbf\s*)*")
+_WHITE = re.compile(rb"\s*")
+_OBJECT_LINE = re.compile(rb"\n\s*(?=\{)")
 _SPACE_OR_COMMAS = re.compile(rb"[\s,]*")
 _TOKEN = re.compile(rb'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*("?)|[{}\[\]]')
 _SCALAR_END = re.compile(rb"[\s,\]}\[{\"]")
@@ -206,11 +208,13 @@ def _holds_line(buffer: Buffer) -> bool:
     line = buffer.bytes[buffer.at : end]
     if scan_value(line + b" ", 0) != 0 or end == len(buffer.bytes):
         return True
-    return _is_cut_off(line, buffer.bytes[end + 1 : end + 2])
+    follower = _WHITE.match(buffer.bytes, end).end()  # type: ignore[union-attr]  # matches the empty string
+    return _is_cut_off(line, buffer.bytes[follower : follower + 1])
 
 
 def _is_cut_off(line: bytes, follower: bytes) -> bool:
-    """Whether a line that ends inside an object was cut, not broken up for reading: no object starts a line but in an array."""
+    """Whether a line that ends inside an object was cut, not broken up for reading: no object starts a line but in an array.
+    `follower` is the first byte behind it that is no white space."""
     return follower == b"{" and line.rstrip()[-1:] != b"[" and not line.lstrip().startswith(b"[")
 
 
@@ -273,7 +277,25 @@ def _split_line(line: bytes) -> list[bytes]:
 def _decode_document(buffer: Buffer) -> Decoded:
     """One value that goes over many lines; where it is broken, its first line is rejected and the next one looked at."""
     raw = _take_value(buffer)
-    return _reject_line(buffer) if raw is None else take_in(judge_value(raw))
+    if raw is None:
+        return _reject_line(buffer)
+    judged = judge_value(raw)
+    if judged.rejected and judged.rejected[0].reason == "undecodable" and _has_object_lines(raw):
+        buffer.at -= len(raw)
+        return _reject_line(buffer)
+    return take_in(judged)
+
+
+def _has_object_lines(raw: bytes) -> bool:
+    """Whether a line behind the first is one or more whole objects: what is no JSON as a whole is lines then, of which the first
+    was cut."""
+    for found in _OBJECT_LINE.finditer(raw):
+        stop = raw.find(b"\n", found.end())
+        line = raw[found.end() : stop if stop > 0 else len(raw)]
+        end = scan_value(line, 0)
+        if end > 0 and line[end:].strip()[:1] in (b"", b"{"):
+            return True
+    return False
 
 
 def _reject_line(buffer: Buffer) -> Decoded:
