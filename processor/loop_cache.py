@@ -27,6 +27,7 @@ LOOPS = (
     "resolve_loop",
     "scan",
     "sessions",
+    "time_scan",
     "usage",
 )
 """The modules of core that hold compiled functions, or constants that are compiled into them."""
