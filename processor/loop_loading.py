@@ -1,6 +1,6 @@
 """The way from a loop's name to a function of Python: kept machine code is loaded by LLVM, and the compiler is not imported.
 
-Only where nothing is kept is it, which takes some ten seconds, and half a second each time for the import alone.
+Only where nothing is kept is it, which takes some twenty seconds, and half a second each time for the import alone.
 """
 
 import ctypes

@@ -163,7 +163,7 @@ def load_loops(say: Callable[[str], None]) -> None:
     """Have the compiled loops at hand before anything waits for them. What takes long, and is said, is the first time on a machine:
     afterwards they are kept."""
     timer = threading.Timer(
-        LOADING_SECONDS_MAX, say, ("compiling the hot loops for this machine: some ten seconds, and only this once",)
+        LOADING_SECONDS_MAX, say, ("compiling the hot loops for this machine: some twenty seconds, and only this once",)
     )
     timer.start()
     seed_callers(secrets.randbits(64))
