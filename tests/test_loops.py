@@ -50,6 +50,7 @@ def run_python(text: str, *args: object, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", text, *map(str, args)],
         env=held,
+        cwd=held["PYTHONPATH"],  # A Python that is given a text looks for modules where it is started, first.
         capture_output=True,
         text=True,
         timeout=120,
