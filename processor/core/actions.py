@@ -187,7 +187,7 @@ def may_show(needles: tuple[bytes, ...], raw: bytes) -> bool:
 
 
 def mark_needles(needles: Iterable[bytes]) -> tuple[int, int, int]:
-    """The bits of the first five bytes of needles, as the loop's `may_show` looks for them; all where one begins otherwise."""
+    """The bits of the first five bytes of needles, as `may_hold` looks for them; all where one begins otherwise."""
     first = second = third = 0
     for needle in needles:
         if len(needle) < NEEDLE_BYTES or needle[0] not in b'":':

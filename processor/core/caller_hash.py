@@ -3,8 +3,7 @@
 import numpy as np
 
 from processor.core.compiled import inner, load_octet, load_word
-from processor.core.fields import HIGH
-from processor.core.json_scan import has_escapes, skip_key, skip_space, skip_value
+from processor.core.json_scan import has_escapes, skip_comma, skip_key, skip_space, skip_value
 from processor.core.key_tables import EMPTY, combine, hash_bytes
 
 _ACCESS_KEY = np.uint64(int.from_bytes(b"accessKe", "little"))
@@ -36,9 +35,7 @@ def hash_others(text: int, at: int, end: int, seed: np.uint64, left_out: np.uint
         elif word != left_out:
             one, _ = hash_bytes(text, key, stop, seed)
             hashed = combine(hashed, one)
-        at = skip_space(text, stop, end)
-        if load_octet(text, at) == 0x2C:
-            at = skip_space(text, at + 1, end)
+        at = skip_comma(text, stop, end)
     return hashed
 
 
@@ -62,10 +59,15 @@ def find_colon(text: int, at: int, end: int) -> int:
 
 
 @inner
-def is_simple(text: int, at: int, stop: int, seed: np.uint64) -> bool:
+def is_simple(text: int, at: int, stop: int) -> bool:
     """Whether a value is a string of ASCII without escapes."""
-    _, seen = hash_bytes(text, at, stop, seed)
-    return load_octet(text, at) == 0x22 and seen & HIGH == EMPTY and not has_escapes(text, at, stop)
+    if load_octet(text, at) != 0x22:
+        return False
+    for place in range(at + 1, stop):
+        octet = load_octet(text, place)
+        if octet == 0x5C or octet >= 0x80:
+            return False
+    return True
 
 
 @inner
@@ -89,21 +91,19 @@ def hash_role(text: int, at: int, end: int, seed: np.uint64) -> tuple[np.uint64,
         if word == _CONTEXT and load_octet(text, at) == 0x7B:
             hashed = combine(hashed, hash_others(text, at, stop, seed, _ATTRIBUTES, EMPTY))
         elif word == _PRINCIPAL and load_word(text, key + 4) >> np.uint64(32) == _ID:
-            if not is_simple(text, at, stop, seed):
+            if not is_simple(text, at, stop):
                 return nothing
             colon = find_colon(text, at + 1, stop)
             one, _ = hash_bytes(text, at, colon, seed)
             hashed = combine(hashed, one)
             begin, close = min(colon + 1, stop - 1), stop - 1
         elif word & _FOUR == _ARN:
-            if not is_simple(text, at, stop, seed):
+            if not is_simple(text, at, stop):
                 return nothing
         elif word != _ACCESS_KEY:
             one, _ = hash_bytes(text, key, stop, seed)
             hashed = combine(hashed, one)
-        at = skip_space(text, stop, end)
-        if load_octet(text, at) == 0x2C:
-            at = skip_space(text, at + 1, end)
+        at = skip_comma(text, stop, end)
     if close == 0:
         return nothing
     return (hashed if hashed != EMPTY else _ONE), begin, close

@@ -15,7 +15,7 @@ Times = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Grants:
+class GrantColumns:
     """The grants of some members, one behind the other: `actions` by id; `keys`, ascending, are member and action in one number.
     The grants of member N are those between `ends[N]` and `ends[N + 1]`. `begins` is where each service of each member begins,
     `services` its number, and those of member N are between `service_ends[N]` and `service_ends[N + 1]`."""
@@ -29,7 +29,7 @@ class Grants:
 
 
 @dataclass(frozen=True, slots=True)
-class Uses:
+class UseColumns:
     """The uses of some members. Of what is granted: whose each is, its place among the grants, the place of its service, and its
     last time; of what is not: whose it is, and its last success."""
 
@@ -54,7 +54,7 @@ def sum_between(numbers: NDArray[np.int64], ends: Ids) -> NDArray[np.int64]:
     return np.diff(sums[ends], axis=0)
 
 
-def gather_grants(catalogue: Catalogue, held: Sequence[Granted]) -> Grants:
+def gather_grants(catalogue: Catalogue, held: Sequence[Granted]) -> GrantColumns:
     """The grants of members, in their order."""
     size = (catalogue.size + 7) // 8
     octets = np.frombuffer(b"".join([granted.granted.to_bytes(size, "little") for granted in held]), np.uint8)
@@ -67,7 +67,7 @@ def gather_grants(catalogue: Catalogue, held: Sequence[Granted]) -> Grants:
     numbers = catalogue.service_numbers[actions]
     begins = np.flatnonzero(np.diff(owners * len(catalogue.services) + numbers, prepend=-1))
     ends = np.cumsum([0, *counts])
-    return Grants(
+    return GrantColumns(
         actions=actions,
         keys=owners * catalogue.size + actions,
         ends=ends,
@@ -77,7 +77,7 @@ def gather_grants(catalogue: Catalogue, held: Sequence[Granted]) -> Grants:
     )
 
 
-def gather_uses(catalogue: Catalogue, members: Sequence[Member], grants: Grants) -> Uses:
+def gather_uses(catalogue: Catalogue, members: Sequence[Member], grants: GrantColumns) -> UseColumns:
     """The uses of those members, whose grants are at hand."""
     used = [(number, member.usage) for number, member in enumerate(members) if member.usage is not None]
     cells = [cell for _, usage in used for cell in usage.cells.values()]
@@ -88,7 +88,7 @@ def gather_uses(catalogue: Catalogue, members: Sequence[Member], grants: Grants)
     # An action that the catalogue lacks has a number beyond it, which makes another member's key.
     granted = (places < len(grants.keys)) & (actions < catalogue.size)
     granted[granted] = grants.keys[places[granted]] == keys[granted]
-    return Uses(
+    return UseColumns(
         owners=owners[granted],
         places=places[granted],
         services=np.searchsorted(grants.begins, places[granted], side="right") - 1,

@@ -39,6 +39,13 @@ def skip_space(text: int, at: int, end: int) -> int:
 
 
 @inner
+def skip_comma(text: int, at: int, end: int) -> int:
+    """From behind an element of an object or array, whose JSON is known to be good, to the next one or to what closes it."""
+    at = skip_space(text, at, end)
+    return skip_space(text, at + 1, end) if load_octet(text, at) == 0x2C else at
+
+
+@inner
 def read_hex(text: int, at: int, end: int) -> int:
     """The number that four hexadecimal digits write, -1 where they do not stand there."""
     number = 0

@@ -20,7 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from processor.core.catalogue import RISKS, ids_in
-from processor.core.columns import Grants, Ids, Times, Uses, gather_grants, gather_uses, spread_mask, sum_between
+from processor.core.columns import (
+    GrantColumns,
+    Ids,
+    Times,
+    UseColumns,
+    gather_grants,
+    gather_uses,
+    spread_mask,
+    sum_between,
+)
 from processor.core.fleet import Fleet, Member
 from processor.core.gap import FOREVER, VERDICTS, Granted
 from processor.core.weights import RISK_WEIGHTS, share, weigh_each
@@ -128,7 +137,7 @@ class _Bench:
             )
 
     def _find_codes(
-        self, members: list[Member], held: list[Granted], grants: Grants, uses: Uses, as_of: Times
+        self, members: list[Member], held: list[Granted], grants: GrantColumns, uses: UseColumns, as_of: Times
     ) -> NDArray[np.uint8]:
         """In each window the verdict of each grant, as a place in VERDICTS."""
         oldest = (as_of - max(self._spans)).tolist()
@@ -154,7 +163,7 @@ class _Bench:
             code[uses.places[uses.last > starts[uses.owners]]] = USED
         return codes
 
-    def _find_unobservable(self, members: list[Member], grants: Grants) -> NDArray[np.uint8]:
+    def _find_unobservable(self, members: list[Member], grants: GrantColumns) -> NDArray[np.uint8]:
         """UNOBSERVABLE for each grant that the log of its account does not show, else 0."""
         accounts = [member.principal.account_id for member in members]
         rows = {account: row for row, account in enumerate(dict.fromkeys(accounts))}
@@ -163,7 +172,7 @@ class _Bench:
         places = np.repeat(begins, np.diff(grants.ends)) + grants.actions
         return np.where(shown, 0, UNOBSERVABLE).astype(np.uint8)[places]
 
-    def _find_young(self, grants: Grants, oldest: list[int], known: Sequence[Iterable[tuple[int, int]]]) -> Young:
+    def _find_young(self, grants: GrantColumns, oldest: list[int], known: Sequence[Iterable[tuple[int, int]]]) -> Young:
         """Of (time, actions) for each member those that matter to any window: the others are most."""
         return [
             (number, time, first + np.flatnonzero(spread_mask(self._catalogue, mask)[grants.actions[first:last]]))
@@ -173,7 +182,7 @@ class _Bench:
             for first, last in (grants.ends[number : number + 2],)
         ]
 
-    def _find_escalating(self, held: list[Granted], grants: Grants) -> NDArray[np.bool_]:
+    def _find_escalating(self, held: list[Granted], grants: GrantColumns) -> NDArray[np.bool_]:
         """Whether each grant escalates its principal's privileges: alone, or by a path held whole."""
         found: NDArray[np.bool_] = self._escalating[grants.actions]
         size = self._catalogue.size
@@ -187,7 +196,7 @@ class _Bench:
         return found
 
     def _find_indexes(
-        self, grants: Grants, codes: NDArray[np.uint8], escalating: NDArray[np.bool_]
+        self, grants: GrantColumns, codes: NDArray[np.uint8], escalating: NDArray[np.bool_]
     ) -> Iterator[list[float]]:
         """In each window the gap index of each member."""
         weights = self._weights[grants.actions]
@@ -199,7 +208,7 @@ class _Bench:
             yield [share(*pair) for pair in zip(unused.tolist(), observable.tolist(), strict=True)]
 
     def _count(
-        self, grants: Grants, uses: Uses, codes: NDArray[np.uint8]
+        self, grants: GrantColumns, uses: UseColumns, codes: NDArray[np.uint8]
     ) -> tuple[list[list[list[int]]], list[ServiceCount]]:
         """By member and window how many grants have each verdict; and all members' services."""
         kinds, services = len(VERDICTS), len(grants.begins)

@@ -70,7 +70,7 @@ def key_of_call(actor: int, shape: int) -> np.uint64:
 
 
 @inner
-def may_show(text: int, at: int, end: int, needles: Table[Words], call: int) -> bool:
+def may_hold(text: int, at: int, end: int, needles: Table[Words], call: int) -> bool:
     """Whether five bytes stand there that begin with a quote or a colon, as the needles of proofs do, and have their bit in all
     three words: those of a needle always have it, of others some in a thousand."""
     while at + NEEDLE_BYTES <= end:
@@ -186,7 +186,7 @@ def resolve_loop(
         if kind in (NO_PRINCIPAL, OUT_OF_SCOPE):
             notes[NOBODYS if kind == NO_PRINCIPAL else OUTSIDE] += 1
             continue
-        if kind == PROVED and may_show(0, places[row, PARAMETERS_AT], places[row, PARAMETERS_END], needles, call):
+        if kind == PROVED and may_hold(0, places[row, PARAMETERS_AT], places[row, PARAMETERS_END], needles, call):
             proofs[proving] = row
             proving += 1
         calls[row], sessions[row], where[row], times[row] = call, session, place, time

@@ -43,7 +43,7 @@ from processor.core.fields import (
     scan_element,
     start_of,
 )
-from processor.core.json_scan import has_escapes, peek, skip_key, skip_space, skip_value
+from processor.core.json_scan import has_escapes, peek, skip_comma, skip_key, skip_space, skip_value
 from processor.core.key_tables import EMPTY, hash_bytes
 from processor.core.time_scan import read_time
 
@@ -113,9 +113,7 @@ def find_arn(text: int, at: int, end: int, found: int) -> int:
                 store_number(found, 1, stop)
         elif has_escapes(text, key, at):
             return -1
-        at = skip_space(text, stop, end)
-        if load_octet(text, at) == 0x2C:
-            at = skip_space(text, at + 1, end)
+        at = skip_comma(text, stop, end)
     return at + 1
 
 
@@ -144,9 +142,7 @@ def scan_arns(
                 count += 1
             elif load_octet(text, begin) != 0x6E:
                 return -1
-        at = skip_space(text, at, end)
-        if load_octet(text, at) == 0x2C:
-            at = skip_space(text, at + 1, end)
+        at = skip_comma(text, at, end)
     return count
 
 
@@ -268,8 +264,8 @@ def scan_elements(
 
 
 def _take_room(arns: int) -> tuple[Numbers, Words]:
-    """Where so many ARNs and their hashes have room: that of an earlier scan, or of any if that is too small or taken. Where it was
-    had anew each time, the system took back and cleared thousands of pages, also those of the text: 0.9 us a record."""
+    """Where so many ARNs and their hashes have room: the last scan's, or new where that is too small, or another thread's just now.
+    Where it was new each time, the system took back and cleared thousands of pages, also the text's: 0.9 us a record."""
     try:
         room = _ROOMS.pop()
     except IndexError:
