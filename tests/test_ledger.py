@@ -13,22 +13,13 @@ from hypothesis import strategies as st
 
 from processor.core.actions import ActionMap, ActionRules
 from processor.core.catalogue import build_catalogue
+from processor.core.facets import FACET_CHARS_MAX, FACETS_MAX, OPERATOR, RESOURCE, VIA
 from processor.core.horizon import Horizon
 from processor.core.ledger import Ledger
 from processor.core.records import TIME_MAX
 from processor.core.sessions import Scope, key_of, shard_of
 from processor.core.stream import decode_stream
-from processor.core.usage import (
-    FACET_CHARS_MAX,
-    FACETS_MAX,
-    NEVER,
-    NOT_YET,
-    OPERATOR,
-    RESOURCE,
-    VIA,
-    Cell,
-    PrincipalUsage,
-)
+from processor.core.usage import NEVER, NOT_YET, Cell, PrincipalUsage
 from processor.pipeline import Pipeline
 
 NAMES = ("ec2:DescribeInstances", "ec2:RunInstances", "s3:GetObject")
@@ -157,7 +148,7 @@ def test_duplicate_of_a_refusal_is_no_refusal() -> None:
 def test_sessions_of_one_role_share_its_usage() -> None:
     pipeline = apply(call_by("ann", 1, NOON), call_by("bob", 2, NOON), call_by("bob", 1, NOON))
     assert classes_of(pipeline) == {"use": 2, "duplicate": 1}
-    assert sorted(cell_of(pipeline).operators) == ["ann", "bob"]
+    assert sorted(cell_of(pipeline).read_facets().operators) == ["ann", "bob"]
 
 
 # --- outcomes ----------------------------------------------------------------------------------------------------------
@@ -323,31 +314,32 @@ def test_facets_are_bounded_and_marked(extra: int) -> None:
         record["userIdentity"]["invokedBy"] = f"s{number}.amazonaws.com"
         records.append(record)
     cell = cell_of(apply(*records, *records))
+    found = cell.read_facets()
     for facet, kept, first in (
-        (OPERATOR, cell.operators, "op-0"),
-        (RESOURCE, cell.resources, "arn:aws:s3:::b0"),
-        (VIA, cell.vias, "s0.amazonaws.com"),
+        (OPERATOR, found.operators, "op-0"),
+        (RESOURCE, found.resources, "arn:aws:s3:::b0"),
+        (VIA, found.vias, "s0.amazonaws.com"),
     ):
         assert len(kept) == len(set(kept)) == FACETS_MAX
         assert kept[0] == first
-        assert bool(cell.overflow >> facet & 1) == (extra > 0)
+        assert bool(found.overflow >> facet & 1) == (extra > 0)
     assert cell.count == count
 
 
 def test_regions_of_uses_are_kept_and_bounded() -> None:
-    assert cell_of(apply(*(build_record(n, NOON, awsRegion=f"r-{n % 3}") for n in range(9)))).regions == (
+    assert cell_of(apply(*(build_record(n, NOON, awsRegion=f"r-{n % 3}") for n in range(9)))).read_facets().regions == [
         "r-0",
         "r-1",
         "r-2",
-    )
+    ]
     cell = cell_of(apply(*(build_record(n, NOON, awsRegion=f"r-{n}") for n in range(FACETS_MAX + 1))))
-    assert len(cell.regions) == FACETS_MAX
+    assert len(cell.read_facets().regions) == FACETS_MAX
     assert cell.overflow
 
 
 def test_refusals_leave_no_facets() -> None:
     cell = cell_of(apply(build_record(1, NOON, errorCode="AccessDenied", resources=[{"ARN": "arn:aws:s3:::b"}])))
-    assert (cell.operators, cell.regions, cell.resources, cell.vias) == ((), (), (), ())
+    assert cell.read_facets() == ([], [], [], [], 0)
 
 
 def test_long_facets_are_cut() -> None:
@@ -357,7 +349,7 @@ def test_long_facets_are_cut() -> None:
             build_record(2, NOON, resources=[{"ARN": "a" * 9_999}]),
         )
     )
-    assert cell.resources == ("a" * FACET_CHARS_MAX,)
+    assert cell.read_facets().resources == ["a" * FACET_CHARS_MAX]
     assert cell.overflow == 0
 
 
@@ -419,7 +411,7 @@ def sum_up(pipeline: Pipeline) -> Any:
                     cell.last,
                     cell.first_success,
                     cell.last_success,
-                    set(cell.regions),
+                    set(cell.read_facets().regions),
                 )
                 for cell in usage.cells.values()
             },

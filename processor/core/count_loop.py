@@ -7,9 +7,9 @@ import numpy as np
 
 from processor.core.compiled import Numbers, Octets, Read, Table, Words, compiled, inner
 from processor.core.day_counts import DAY_BITS, WHOLE
+from processor.core.facets import FACETS_MAX, OPERATOR, REGION, RESOURCE, VIA
 from processor.core.key_tables import EMPTY, combine, find_place, find_slot
 from processor.core.sessions import DENIED, SUCCEEDED
-from processor.core.usage import FACETS_MAX, OPERATOR, REGION, RESOURCE, VIA
 
 COUNT, DENIED_COUNT, FIRST, LAST, FIRST_SUCCESS, LAST_SUCCESS, DAY, DAY_COUNT = range(8)
 CELL_NUMBERS = 8

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from processor.core.catalogue import ids_in
+from processor.core.facets import NAMES
 from processor.core.fleet import Fleet, Member
 from processor.core.gap import VERDICTS, Verdicts, why_unobservable
 from processor.core.inventory import InventoryPrincipal
 from processor.core.records import format_time
 from processor.core.report import Json, build_windows
-from processor.core.usage import FACETS, Cell
+from processor.core.usage import Cell
 
 UNOBSERVABLE_WHY = {
     "data_events_off": "it is a data event, and data events of this service are not said to be logged (--data-events)",
@@ -123,9 +124,9 @@ def build_usage(cell: Cell) -> Json:
         "last_used": _time(cell.last),
         "last_success": _time(cell.last_success),
     }
-    for at, facet in enumerate(FACETS):
-        values = [value for value in getattr(cell, facet) if value]
-        found[facet] = {"seen": values, "more": bool(cell.overflow >> at & 1)}
+    *facets, overflow = cell.read_facets()
+    for at, (name, values) in enumerate(zip(NAMES, facets, strict=True)):
+        found[name] = {"seen": [value for value in values if value], "more": bool(overflow >> at & 1)}
     return found
 
 
@@ -210,7 +211,7 @@ def _print_usage(usage: Json) -> Iterator[str]:
         f"    used {usage['count']} times, denied {usage['denied']}; "
         f"first {usage['first_used'] or 'never'}, last {usage['last_used'] or 'never'}"
     )
-    for facet in FACETS:
+    for facet in NAMES:
         seen = usage[facet]
         if seen["seen"]:
             yield f"    {facet}: {', '.join(map(ascii_safe, seen['seen']))}{' and more' if seen['more'] else ''}"

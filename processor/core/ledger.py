@@ -32,13 +32,14 @@ from processor.core.count_loop import (
     count_loop,
 )
 from processor.core.day_counts import DayCounts
+from processor.core.facets import OPERATOR, REGION, RESOURCE, VIA
 from processor.core.horizon import Horizon, Span
 from processor.core.key_tables import KeySet, grow
 from processor.core.principals import Principal
 from processor.core.records import TIME_MAX
 from processor.core.sessions import Call, key_of, shard_of
 from processor.core.tally import Tally
-from processor.core.usage import OPERATOR, REGION, RESOURCE, VIA, Cell, PrincipalUsage
+from processor.core.usage import Cell, PrincipalUsage
 from processor.core.uses import Uses
 
 HANDED_BACK = 8_192
@@ -183,7 +184,7 @@ class Ledger:
                 cells[index].note_facet(RESOURCE, arn)
         of_operator = facets[:, 1] == OPERATOR
         for index, _, place in facets[of_operator].tolist():
-            cells[index].note_operator(sessions[place].operator)
+            cells[index].note_facet(OPERATOR, sessions[place].operator)
         for index, facet, place in facets[~of_resource & ~of_operator].tolist():
             if facet == REGION:
                 cells[index].note_facet(REGION, places[place].region or "")
@@ -233,15 +234,16 @@ class Ledger:
         self._numbers[known:size] = [
             (c.count, c.denied, c.first, c.last, c.first_success, c.last_success, c.day, c.day_count) for c in fresh
         ]
-        self._marks[known:size] = [cell.overflow for cell in fresh]
+        self._marks[known:size], self._facet_counts[known:size] = 0, 0
+        for row, cell in enumerate(fresh, known):
+            if cell.facets:
+                *values, self._marks[row] = cell.read_facets()
+                self._facet_counts[row] = list(map(len, values))
         self.owners, self.actions = grow(self.owners, size), grow(self.actions, size)
         self.loaded = grow(self.loaded, size)
         self.owners[known:size] = [usage.number for usage in self._owners[known:]]
         self.actions[known:size] = [cell.action for cell in fresh]
         self.loaded[known:size] = [cell.loaded for cell in fresh]
-        self._facet_counts[known:size] = [
-            (len(c.operators), len(c.regions), len(c.resources), len(c.vias)) for c in fresh
-        ]
 
     def settle(self) -> None:
         """Put the numbers that changed into their cells."""

@@ -5,7 +5,9 @@ of earlier days are day buckets (UTC), and one that is over is never changed but
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from processor.core.facets import FACET_CHARS_MAX, Facets, unpack_facets
 from processor.core.principals import Principal
 from processor.core.records import DAY_SECONDS
 
@@ -15,17 +17,13 @@ NEVER = 0
 NOT_YET = 2**32 - 1
 """After every use: what `first` is before the first one, so that the hot loop need not ask."""
 
-FACETS_MAX = 16
-"""Operators, regions, resources and services that are kept of a cell, each; what is more only sets a mark."""
-
-FACET_CHARS_MAX = 512
-
 
 class Cell:
     """One pair's usage. Times in seconds since 1970; `..._success` are of uses that the service carried out.
 
     While all calls were denied `last` is NEVER and `first` NOT_YET. `day` is last's day and `day_count` its uses.
-    `loaded`: the cell came from a store. `away`: the store holds facets of it that memory does not, as after a start.
+    `loaded`: the cell came from a store. `facets` are those that were written to one, packed, and `fresh` those that came since,
+    as `unpack_facets` has them; `away`: the store holds facets of it that memory does not, as after a start.
     `index`: its row in the ledger's numbers, -1 before its first use there; the ledger puts them into the cell when it settles.
     """
 
@@ -37,18 +35,14 @@ class Cell:
         "day_count",
         "denied",
         "dirty",
-        "facets_dirty",
+        "facets",
         "first",
         "first_success",
+        "fresh",
         "index",
         "last",
         "last_success",
         "loaded",
-        "operators",
-        "overflow",
-        "regions",
-        "resources",
-        "vias",
     )
 
     def __init__(self, action: int) -> None:
@@ -62,52 +56,26 @@ class Cell:
         self.last_success = NEVER
         self.day = 0
         self.day_count = 0
-        self.operators: tuple[str, ...] = ()
-        self.regions: tuple[str, ...] = ()
-        self.resources: tuple[str, ...] = ()
-        self.vias: tuple[str, ...] = ()
-        self.overflow = 0
+        self.facets = b""
+        self.fresh: list[Any] | tuple[()] = ()
         self.dirty = False
-        self.facets_dirty = False
         self.loaded = False
         self.away = False
 
+    def read_facets(self) -> Facets:
+        """The facets that are at hand."""
+        return unpack_facets(self.facets, self.fresh)
+
     @property
-    def facets_count(self) -> int:
-        """How many values of facets are at hand."""
-        return len(self.operators) + len(self.regions) + len(self.resources) + len(self.vias)
-
-    def forget_facets(self) -> None:
-        """Leave the values of the facets to the store, which has all of them; the marks that there were more stay."""
-        self.operators = self.regions = self.resources = self.vias = ()
-        self.away = True
-
-    def note_operator(self, operator: str) -> None:
-        """`note_facet` of the facet that has the most values."""
-        kept = self.operators
-        if len(kept) < FACETS_MAX and len(operator) <= FACET_CHARS_MAX:
-            if operator not in kept:
-                self.operators = (*kept, operator)
-                self.facets_dirty = True
-        else:
-            self.note_facet(OPERATOR, operator)
+    def overflow(self) -> int:
+        """Of which facets there were more than are kept, a bit each."""
+        return self.read_facets().overflow if self.facets or self.fresh else 0
 
     def note_facet(self, facet: int, value: str) -> None:
-        """Keep one more value of a facet (an index of FACETS), or mark that there were more."""
-        name = FACETS[facet]
-        kept: tuple[str, ...] = getattr(self, name)
-        value = value[:FACET_CHARS_MAX]
-        if value in kept or self.overflow >> facet & 1:
-            return
-        if len(kept) >= FACETS_MAX:
-            self.overflow |= 1 << facet
-        else:
-            setattr(self, name, (*kept, value))
-        self.facets_dirty = True
-
-
-FACETS = ("operators", "regions", "resources", "vias")
-OPERATOR, REGION, RESOURCE, VIA = range(4)
+        """Keep one more value of a facet, or mark that there were more."""
+        if not self.fresh:
+            self.fresh = []
+        self.fresh += (facet, value[:FACET_CHARS_MAX])
 
 
 @dataclass(slots=True, eq=False)

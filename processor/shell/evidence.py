@@ -13,7 +13,6 @@ from redis.exceptions import RedisError
 from processor.core.usage import Cell, PrincipalUsage, day_of
 from processor.shell.commands import Command
 from processor.shell.ending import within
-from processor.shell.layout import merge_facets
 from processor.shell.redis import Store
 from processor.shell.state import State
 
@@ -48,7 +47,7 @@ async def read_cells(
     if answers is not None and answers:
         for action, packed in zip(wanted, answers[0], strict=True):
             if packed:
-                merge_facets(cells[action], packed)
+                cells[action].facets = packed
     return replace(usage, cells={**usage.cells, **cells}), answers is not None
 
 

@@ -1,15 +1,14 @@
-"""The values of the store: cells, facets, principals and positions, to bytes and back."""
+"""The values of the store: cells, principals and positions, to bytes and back."""
 
 from dataclasses import dataclass
 from struct import Struct as Packer
-from sys import intern
 
 import msgspec
 
 from processor.core.principals import Principal
 from processor.core.records import TIME_MAX
 from processor.core.stream import SLICING
-from processor.core.usage import FACETS, FACETS_MAX, Cell, day_of
+from processor.core.usage import Cell, day_of
 
 _CELL = Packer("<IIIIII")
 _DENIED = Packer("<IIIIIII")
@@ -44,27 +43,6 @@ def unpack_cell(packed: bytes, action: int) -> Cell:
 
 
 _BY_SIZE = {packer.size: packer for packer in (_CELL, _DENIED, _LARGE)}
-
-
-def pack_facets(cell: Cell) -> bytes:
-    """msgpack of the facets' lists and the overflow marks."""
-    return msgspec.msgpack.encode((cell.operators, cell.regions, cell.resources, cell.vias, cell.overflow))
-
-
-def merge_facets(cell: Cell, packed: bytes) -> None:
-    """Put the facets that a store held before those that were seen since."""
-    *stored, overflow = msgspec.msgpack.decode(packed)
-    # Of many cells the operators and regions are the same: one text for all of them.
-    stored = [
-        values if name == "resources" else map(intern, values) for name, values in zip(FACETS, stored, strict=True)
-    ]
-    for at, (name, before) in enumerate(zip(FACETS, stored, strict=True)):
-        before = tuple(before)
-        both = (*before, *(value for value in getattr(cell, name) if value not in before))
-        if len(both) > FACETS_MAX:
-            overflow |= 1 << at
-        setattr(cell, name, both[:FACETS_MAX])
-    cell.overflow |= overflow
 
 
 def pack_principal(principal: Principal) -> bytes:

@@ -4,9 +4,9 @@ from processor.core.ledger import Ledger
 from processor.core.usage import Cell
 from processor.shell.allocator import Trimmer
 
-FACETS_HELD_MAX = 131_072
-"""Values of facets that are kept in memory once they are stored, some 14 MB: what comes new to a cell without them is put to those
-that the store has, as after a start."""
+FACETS_HELD_MAX = 4 * 2**20
+"""Bytes of packed facets that are kept in memory once they are stored: what comes new to a cell without them is put to those that
+the store has, as after a start."""
 
 CHANGED_MANY = 1_000
 """Principals that one flush writes: what it took for that is given back at once."""
@@ -17,15 +17,13 @@ class Sparing:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._facets: dict[Cell, int] = {}
         self._held = 0
         self._trimmer = Trimmer()
 
-    def note_facets(self, cell: Cell) -> None:
-        """Take notice that a cell's facets are being stored."""
-        count = cell.facets_count
-        self._held += count - self._facets.pop(cell, 0)
-        self._facets[cell] = count
+    def hold_facets(self, cell: Cell, packed: bytes) -> None:
+        """Give a cell the facets that the store has of it, or is given now."""
+        self._held += len(packed) - len(cell.facets)
+        cell.facets = packed
 
     def spare(self, changed: int) -> None:
         """Forget what is too much; a flush that wrote `changed` principals is over."""
@@ -35,11 +33,12 @@ class Sparing:
         self._trimmer.trim_if_due(at_once=changed > CHANGED_MANY)
 
     def _spare_facets(self) -> None:
-        """Forget those of the half that nothing came to for the longest time."""
-        for cell, count in list(self._facets.items()):
-            if not cell.facets_dirty:
-                cell.forget_facets()
-                del self._facets[cell]
-                self._held -= count
-                if self._held <= FACETS_HELD_MAX // 2:
-                    break
+        """Forget a quarter of them, those of the cells that have most: one that is read again brings back as much as many others
+        do, and of what is full no more is kept."""
+        usages = self._ledger.principals.values()
+        cells = [cell for usage in usages for cell in usage.cells.values() if cell.facets and not cell.fresh]
+        for cell in sorted(cells, key=lambda cell: len(cell.facets), reverse=True):
+            self.hold_facets(cell, b"")
+            cell.away = True
+            if self._held <= FACETS_HELD_MAX * 3 // 4:
+                break

@@ -8,6 +8,7 @@ import numpy as np
 
 from processor.core.catalogue import Catalogue
 from processor.core.compiled import Words
+from processor.core.facets import pack_facets
 from processor.core.ledger import Ledger
 from processor.core.sessions import SHARDS
 from processor.core.tally import Tally
@@ -15,7 +16,7 @@ from processor.core.usage import PrincipalUsage
 from processor.shell.action_names import ActionNames
 from processor.shell.commands import Command
 from processor.shell.day_packer import DayPacker
-from processor.shell.layout import merge_facets, pack_cell, pack_facets, pack_principal, unpack_cell, unpack_principal
+from processor.shell.layout import pack_cell, pack_principal, unpack_cell, unpack_principal
 from processor.shell.modes import KAFKA, ShardPart, read_parts
 from processor.shell.redis import Hold, Store
 from processor.shell.sparing import Sparing
@@ -187,7 +188,7 @@ class State:
         for packed_action, packed in dict(answer).items():
             cell = usage.cells.get(self.names.find(packed_action))
             if cell is not None and cell.away:
-                merge_facets(cell, packed)
+                self._sparing.hold_facets(cell, packed)
 
     async def _read_behind(self, changed: Iterable[PrincipalUsage]) -> None:
         """Read what must be merged before it can be written whole: facets not in memory, counts of earlier days."""
@@ -195,7 +196,7 @@ class State:
             (usage, cell)
             for usage in changed
             for cell in map(usage.cells.__getitem__, usage.dirty)
-            if cell.away and cell.facets_dirty
+            if cell.away and cell.fresh
         ]
         ledger, hashes = self.ledger, self.names.hashes
         days = ledger.days.find_behind(ledger.loaded)
@@ -210,8 +211,7 @@ class State:
         ]
         answers = await self.store.read_many(wanted)
         for (_, cell), packed in zip(facets, answers, strict=False):
-            if packed:
-                merge_facets(cell, packed)
+            self._sparing.hold_facets(cell, packed or b"")
             cell.away = False
         ledger.days.learn(days, [int(count or 0) for count in answers[len(facets) :]])
 
@@ -223,10 +223,10 @@ class State:
             cell = usage.cells[action]
             cell.dirty = False
             cells += (hashes[action], pack_cell(cell))
-            if cell.facets_dirty:
-                cell.facets_dirty = False
-                self._sparing.note_facets(cell)
-                facets += (hashes[action], pack_facets(cell))
+            if cell.fresh:
+                self._sparing.hold_facets(cell, pack_facets(cell.read_facets()))
+                cell.fresh = ()
+                facets += (hashes[action], cell.facets)
         if not usage.stored:
             usage.stored = True
             yield ("HSET", self.store.shard_key(usage.shard, b"p"), usage.key, pack_principal(usage.principal))
