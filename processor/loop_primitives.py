@@ -130,7 +130,7 @@ def _point_to(kind: np.dtype[Any]) -> Any:
     return _make("point_to", pointer(from_dtype(kind))(_I), generate)
 
 
-POINTERS = {kind: _point_to(kind) for kind in map(np.dtype, (np.uint8, np.int64, np.uint64))}
+POINTERS = {kind: _point_to(kind) for kind in map(np.dtype, (np.uint8, np.int32, np.int64, np.uint64))}
 
 
 @intrinsic

@@ -15,7 +15,7 @@ from processor.core.horizon import Horizon
 from processor.core.inventory import Granting, Grants, InventoryPrincipal
 from processor.core.ledger import Ledger
 from processor.core.principals import Principal
-from processor.core.sessions import SUCCEEDED, Actor, Call, Place, Scope, Session, key_of
+from processor.core.sessions import SUCCEEDED, Actor, Calls, Effect, Origin, Place, Scope, Session, Sessions, key_of
 from processor.core.tally import Tally
 from processor.core.uses import Uses
 
@@ -107,19 +107,20 @@ def build_ledger(span_seconds: int | None = None, spans: int = 4) -> Ledger:
 
 
 def build_session(principal: Principal, operator: str = "ann") -> Session:
-    return Session(Actor(principal, None), operator, "", principal.account_id)
+    return Session(Origin(Actor(principal, None), "", principal.account_id), operator)
 
 
 def build_use(
     ledger: Ledger, session: Session, actions: Iterable[int], time: int, event: int, outcome: int = SUCCEEDED
 ) -> Uses:
     """A use as an intake hands it to a ledger, its time noted; `event` stands for the event's id."""
-    ledger.tally.note_time(ledger.tally.log_of(session.account_id, time), time)
-    call = Call(session.actor, None, tuple(actions), outcome, 0)
-    hashed = (event * 0x9E3779B97F4A7C15 + 1) % 2**64 ^ call.salt
+    ledger.tally.note_time(ledger.tally.log_of(session.origin.account_id, time), time)
+    calls = Calls()
+    calls.add(session.origin.actor, Effect(None, tuple(actions), outcome))
+    hashed = (event * 0x9E3779B97F4A7C15 + 1) % 2**64 ^ session.origin.actor.salt
     first, none = np.zeros(1, np.int64), np.zeros(0, np.uint64)
     return Uses(
-        [call], [session], [Place("eu-central-1", session.account_id)], first, first, first, np.array([time]),
+        calls, Sessions([session]), [Place("eu-central-1", session.origin.account_id)], first, first, first, np.array([time]),
         np.array([hashed or 1], np.uint64), first, first, none, None,
     )  # fmt: skip
 

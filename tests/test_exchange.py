@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.compiled import Numbers
-from processor.core.sessions import Actor, Call, Place, Session, key_of, shard_of
+from processor.core.sessions import Actor, Calls, Effect, Origin, Place, Session, Sessions, key_of, shard_of
 from processor.core.uses import Uses
 from processor.core.uses_reader import UnreadableUses, UsesReader, cut_applied
 from processor.core.uses_writer import SliceRows, UsesWriter
@@ -35,22 +35,22 @@ class Arns:
 
 def build_uses(rows: list[tuple[int, int, int, int, int]]) -> Uses:
     """Uses of (actor, actions, operator, time, ARNs); the event is the row's number."""
-    calls: list[Call] = []
+    calls = Calls()
     columns: list[tuple[int, ...]] = []
     arns = 0
     for row, (actor, actions, operator, time, count) in enumerate(rows):
-        call = Call(ACTORS[actor], None, tuple(range(actions)), row % 3, len(calls))
-        calls.append(call)
-        columns.append((call.number, operator, row % 2, time, row, arns, arns + count))
+        call = calls.add(ACTORS[actor], Effect(None, tuple(range(actions)), row % 3))
+        columns.append((call, operator, row % 2, time, row, arns, arns + count))
         arns += count
     table: Numbers = np.array(columns, np.int64).reshape(-1, 7)
     sessions = [
-        Session(ACTORS[0], f"operator {number}", "lambda.amazonaws.com" * (number % 2), ACCOUNT) for number in range(4)
+        Session(Origin(ACTORS[0], "lambda.amazonaws.com" * (number % 2), ACCOUNT), f"operator {number}")
+        for number in range(4)
     ]
-    events = [(row + 1) ^ calls[row].salt for row in range(len(rows))]
+    events = [(row + 1) ^ calls.actors[row].salt for row in range(len(rows))]
     texts = Arns(arns)
     return Uses(
-        calls, sessions, [Place("eu-central-1", ACCOUNT), Place(None, ACCOUNT)],
+        calls, Sessions(sessions), [Place("eu-central-1", ACCOUNT), Place(None, ACCOUNT)],
         table[:, 0], table[:, 1], table[:, 2], table[:, 3], np.array(events, np.uint64), table[:, 5], table[:, 6],
         np.array([hash(text) % 2**63 for text in texts.texts], np.uint64), texts, table[:, 4],
     )  # fmt: skip
@@ -65,8 +65,8 @@ def describe(uses: Uses) -> list[Any]:
         assert uses.batch is not None
         found.append(
             (
-                call.actor.principal, call.outcome, tuple(NAMES[action] for action in call.actions), session.operator, session.via,
-                uses.places[int(uses.place[at])].region, int(uses.time[at]), int(uses.event[at]),
+                call.actor.principal, call.effect.outcome, tuple(NAMES[action] for action in call.effect.actions), session.operator,
+                session.origin.via, uses.places[int(uses.place[at])].region, int(uses.time[at]), int(uses.event[at]),
                 tuple(uses.batch.read_arns(np.array(arns, np.int64))),
             )
         )  # fmt: skip
@@ -176,7 +176,7 @@ def test_an_action_of_another_catalogue_gets_an_id() -> None:
     batch = write_one(build_uses(ROWS), [SliceRows(0, FIRST, 0)])
     other = msgspec.structs.replace(batch, actions=("new:Thing",))
     uses = UsesReader(lambda name: ids.setdefault(name, len(ids))).read(other)
-    assert {call.actions for call in uses.calls} == {(20,)}
+    assert {effect.actions for effect in uses.calls.effects} == {(20,)}
     assert CODEC.decode(CODEC.encode(Message(batch=other))).batch == other
 
 

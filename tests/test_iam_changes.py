@@ -125,7 +125,7 @@ def take_in(records: list[dict[str, Any]], *, watch: bool, scope: Scope = EVERYT
         payloads = [json.dumps(record).encode() for record in records[at : at + 4]]
         for uses in intake.resolve(decode_payloads(payloads)):
             calls = [uses.calls[call] for call in uses.call.tolist()]
-            found.append([*uses.time.tolist(), *(action for call in calls for action in call.actions)])
+            found.append([*uses.time.tolist(), *(action for call in calls for action in call.effect.actions)])
     return intake, found
 
 

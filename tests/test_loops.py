@@ -272,7 +272,7 @@ def spoil_array(array: Any, how: str) -> Any:
     spoiled = {
         "of another type": lambda: array.astype(other),
         "of floats": lambda: array.astype(np.float64),
-        "of narrower numbers": lambda: array.astype(np.int32),
+        "of narrower numbers": lambda: array.astype(np.int16),
         "of objects": lambda: array.astype(object),
         "byte-swapped": lambda: array.astype(array.dtype.newbyteorder()),
         "with gaps": lambda: wide[::2],

@@ -4,22 +4,22 @@ import itertools
 
 import numpy as np
 
-from processor.core.compiled import Numbers, Words
+from processor.core.compiled import Halves, Octets, Words
 from processor.core.key_tables import grow
-from processor.core.sessions import Call, Place, Session
+from processor.core.sessions import Calls, Place, Sessions, hash_text
 
 
 class Attached:
     """What the loop reads of an intake's calls and sessions: which cells a call moves, and what a session is called."""
 
-    def __init__(self, calls: list[Call], sessions: list[Session], places: list[Place]) -> None:
+    def __init__(self, calls: Calls, sessions: Sessions, places: list[Place]) -> None:
         self.calls = calls
         self.sessions = sessions
         self.places = places
-        self.outcomes: Numbers = np.zeros(64, np.int64)
-        self.cells_from: Numbers = np.zeros(64, np.int64)
-        self.cells_to: Numbers = np.zeros(64, np.int64)
-        self.cells: Numbers = np.zeros(64, np.int64)
+        self.outcomes: Octets = np.zeros(64, np.uint8)
+        self.cells_from: Halves = np.zeros(64, np.int32)
+        self.cells_to: Halves = np.zeros(64, np.int32)
+        self.cells: Halves = np.zeros(64, np.int32)
         self.cell_count = 0
         self.widest = 1
         self.operators: Words = np.zeros(64, np.uint64)
@@ -34,10 +34,9 @@ class Attached:
         known, size = self.session_count, len(self.sessions)
         if known == size:
             return
-        fresh = self.sessions[known:]
         self.operators, self.vias = grow(self.operators, size), grow(self.vias, size)
-        self.operators[known:size] = np.array([session.operator_hash for session in fresh], np.uint64)
-        self.vias[known:size] = np.array([session.via_hash for session in fresh], np.uint64)
+        self.operators[known:size] = np.array(list(map(hash_text, self.sessions.operators[known:])), np.uint64)
+        self.vias[known:size] = np.array([origin.via_hash for origin in self.sessions.origins[known:]], np.uint64)
         self.session_count = size
 
     def reach(self, count: int) -> None:
@@ -51,6 +50,6 @@ class Attached:
         self.cells = grow(self.cells, ends[-1])
         self.cells[self.cell_count : ends[-1]] = list(itertools.chain.from_iterable(indexes))
         self.cell_count = ends[-1]
-        self.outcomes[numbers] = [self.calls[number].outcome for number in numbers]
+        self.outcomes[numbers] = [self.calls.effects[number].outcome for number in numbers]
         self.cells_from[numbers], self.cells_to[numbers] = ends[:-1], ends[1:]
         self.widest = max(self.widest, *map(len, indexes))

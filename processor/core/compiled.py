@@ -20,6 +20,7 @@ Array = TypeVar("Array")
 
 Words = Annotated[NDArray[np.uint64], np.uint64]
 Numbers = Annotated[NDArray[np.int64], np.int64]
+Halves = Annotated[NDArray[np.int32], np.int32]
 Octets = Annotated[NDArray[np.uint8], np.uint8]
 Flags = Annotated[NDArray[np.bool_], np.bool_]
 """Arrays that loops share with Python: in a row, aligned, of one dimension and to be written where nothing else is said."""

@@ -5,14 +5,14 @@ A cell is one (principal, action) pair; its numbers are a row here while the pro
 
 import numpy as np
 
-from processor.core.compiled import Numbers, Octets, Read, Table, Words, compiled, inner
+from processor.core.compiled import Halves, Numbers, Octets, Read, Table, Words, compiled, inner
 from processor.core.day_counts import DAY_BITS, WHOLE
 from processor.core.facets import FACETS_MAX, OPERATOR, REGION, RESOURCE, VIA
 from processor.core.key_tables import EMPTY, combine, find_place, find_slot
 from processor.core.sessions import DENIED, SUCCEEDED
 
-COUNT, DENIED_COUNT, FIRST, LAST, FIRST_SUCCESS, LAST_SUCCESS, DAY, DAY_COUNT = range(8)
-CELL_NUMBERS = 8
+COUNT, DENIED_COUNT, FIRST, LAST, FIRST_SUCCESS, LAST_SUCCESS, DAY_COUNT = range(7)
+CELL_NUMBERS = 7
 """Columns of a cell."""
 
 CHANGED = 128
@@ -80,13 +80,12 @@ def move_cell(
     day = time // _DAY_SECONDS
     more = 0 if late else 1
     cells[cell, COUNT] += more
-    newest = cells[cell, DAY]
+    newest = cells[cell, LAST] // _DAY_SECONDS
     if day == newest:
         cells[cell, DAY_COUNT] += more
     elif day > newest:
         if cells[cell, DAY_COUNT]:
             count_day(cell, newest, 2 * cells[cell, DAY_COUNT] + WHOLE, day_keys, day_counts, notes)
-        cells[cell, DAY] = day
         cells[cell, DAY_COUNT] = more
     elif not late:
         count_day(cell, day, 2, day_keys, day_counts, notes)
@@ -102,11 +101,11 @@ def count_loop(
     order: Read[Numbers], begin: int, end: int, late: bool, until: int,
     calls: Read[Numbers], sessions: Read[Numbers], where: Read[Numbers], times: Read[Numbers], events: Read[Words],
     arns_from: Read[Numbers], arns_to: Read[Numbers], arn_hashes: Read[Words],
-    outcomes: Read[Numbers], cells_from: Read[Numbers], cells_to: Read[Numbers], call_cells: Read[Numbers],
+    outcomes: Read[Octets], cells_from: Read[Halves], cells_to: Read[Halves], call_cells: Read[Halves],
     operators: Read[Words], vias: Read[Words], regions: Read[Words],
     seen: Words, log: Words,
     cells: Table[Numbers], marks: Octets, facet_counts: Table[Octets], met: Words,
-    changed: Numbers, day_keys: Words, day_counts: Numbers, facets: Table[Numbers], notes: Numbers,
+    changed: Halves, day_keys: Words, day_counts: Numbers, facets: Table[Numbers], notes: Numbers,
 ) -> None:  # fmt: skip
     """Count the uses `order[begin:end]`, all of one span of the horizon (`late`: of one that it has forgotten). Ends early
     where there may be no room for what one more use would hand back."""

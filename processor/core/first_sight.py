@@ -10,9 +10,10 @@ from processor.core.principals import Known, UserIdentity, decode_user_identity,
 from processor.core.records import NOT_IAM_SOURCES, Record, is_denied, is_not_iam
 from processor.core.resolve_loop import LOOKED_AT, NO_PRINCIPAL, NOBODY, OUT_OF_SCOPE, PLAIN, PROVED, UNKNOWN
 from processor.core.scan import PLACE, SHAPE
-from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Actor, Call, Place, Scope, Session, Shape
+from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Actor, Effect, Place, Scope, Shape
 
 NO_ACTOR = Actor(None, "rejected", NOBODY)
+UNKNOWN_EFFECT = Effect(None, (), FAILED)
 BAD = "undecodable"
 NOT_IAM = "not_iam"
 """Why a shape's records are no uses: one of them was no UTF-8, so that each must be looked at; no IAM action's."""
@@ -39,14 +40,14 @@ class FirstSight:
         number = pending.sessions.get(caller, UNKNOWN)
         if number < 0:
             found = decode_user_identity(raw)
-            number = pending.sessions[caller] = self.memory.add_session(self._open_session(found))
+            number = pending.sessions[caller] = self._open_session(found)
             if role and found is not None and differs_by_name(found):
                 pending.roles[role] = number
         return number
 
-    def _open_session(self, found: UserIdentity | None) -> Session:
+    def _open_session(self, found: UserIdentity | None) -> int:
         if found is None:
-            return Session(NO_ACTOR, "", "", "")
+            return self.memory.add_session(NO_ACTOR, "", "", "")
         caller = resolve_caller(found, self._known)
         principal = caller.principal
         key = ("", None, "") if principal is None else (principal.arn, principal.unique_id, principal.kind)
@@ -55,16 +56,9 @@ class FirstSight:
             excluded = "no_principal" if principal is None else None
             if principal is not None and not self._scope.covers(principal):
                 excluded = "out_of_scope"
-            actor = self.memory.actors[key] = Actor(principal, excluded, len(self.memory.actors))
+            actor = self.memory.open_actor(key, principal, excluded)
         account_id = found.accountId or (principal.account_id if principal is not None else "")
-        # What many sessions have in common is one text for all of them.
-        texts = self.memory.texts
-        return Session(
-            actor,
-            texts.setdefault(caller.operator, caller.operator),
-            texts.setdefault(caller.via, caller.via),
-            texts.setdefault(account_id, account_id),
-        )
+        return self.memory.add_session(actor, caller.operator, caller.via, account_id)
 
     def find_shape(self, batch: Batch, row: int, pending: Pending) -> int:
         """The number of a record's shape, read where it is new."""
@@ -74,8 +68,8 @@ class FirstSight:
             return number
         record = batch.read_record(row)
         # What is no UTF-8 may be another field of the record: the next one of its shape is looked at, too.
-        shape = Shape("", "", None, FAILED, BAD) if record is None else self._read_shape(record)
-        key = shape.event_source, shape.event_name, shape.outcome, shape.stop
+        shape = Shape("", "", UNKNOWN_EFFECT, BAD) if record is None else self._read_shape(record)
+        key = shape.event_source, shape.event_name, shape.effect.outcome, shape.stop
         number = self.memory.shape_numbers.get(key)
         if number is None:
             number = self.memory.shape_numbers[key] = len(self.memory.shapes)
@@ -93,7 +87,8 @@ class FirstSight:
             rule = rules[source, name] = None if source in NOT_IAM_SOURCES else self._actions.lookup(source, name)
         outcome = SUCCEEDED if not code else DENIED if is_denied(code, source) else FAILED
         watched = outcome == SUCCEEDED and (source, name) in self.watched
-        return Shape(source, name, rule, outcome, NOT_IAM if not_iam else "", watched)
+        effect = Effect(rule, () if rule is None else rule.unproved, outcome)
+        return Shape(source, name, effect, NOT_IAM if not_iam else "", watched)
 
     def find_place(self, batch: Batch, row: int, pending: Pending) -> int:
         """The number of a record's place, read where it is new."""
@@ -120,10 +115,7 @@ class FirstSight:
         return number
 
     def _open_call(self, actor: Actor, shape: Shape) -> int:
-        rule = shape.rule
-        number = len(self.memory.calls)
-        actions = rule.unproved if rule is not None else ()
-        call = Call(actor, rule, actions, shape.outcome, number)
+        rule = shape.effect.rule
         if shape.watched:
             kind = LOOKED_AT
         elif actor.excluded is not None:
@@ -132,17 +124,16 @@ class FirstSight:
             kind = LOOKED_AT
         else:
             kind = PLAIN if rule.proves is None else PROVED
-        self.memory.add_call(call, kind)
-        return number
+        return self.memory.add_call(actor, shape.effect, kind)
 
-    def find_other(self, call: Call, actions: tuple[int, ...]) -> Call:
-        """The same call with other actions."""
-        if call.others is None:
-            call.others = {}
-        found = call.others.get(actions)
+    def find_other(self, number: int, actions: tuple[int, ...]) -> int:
+        """The number of the same call with other actions."""
+        memory = self.memory
+        found = memory.other_calls.get((number, actions))
         if found is None:
-            number = len(self.memory.calls)
-            found = Call(call.actor, call.rule, actions, call.outcome, number)
-            call.others[actions] = found
-            self.memory.add_call(found, PROVED)
+            actor, effect = memory.calls[number]
+            other = memory.other_effects.get((effect, actions))
+            if other is None:
+                other = memory.other_effects[effect, actions] = Effect(effect.rule, actions, effect.outcome)
+            found = memory.other_calls[number, actions] = memory.add_call(actor, other, PROVED)
         return found

@@ -20,8 +20,8 @@ SPANS_FOREVER = 2**40
 ACTIVE_MAX = 48
 """Spans with a table: records come within minutes of each other, but the logs of some regions or accounts lag by hours."""
 
-AT_REST_MAX = 262_144
-"""Hashes at rest that are kept in memory where there is a shelf: 2 MB."""
+AT_REST_MAX = 65_536
+"""Hashes at rest that are kept in memory where there is a shelf: half a MB."""
 
 NO_HASHES: Words = np.empty(0, np.uint64)
 

@@ -45,12 +45,12 @@ from processor.core.resolve_loop import (
     resolve_loop,
 )
 from processor.core.scan import ARNS_FROM, ARNS_TO, EVENT, PARAMETERS_AT, PARAMETERS_END, TIME, WHO_AT, WHO_END
-from processor.core.sessions import FAILED, Call, Scope, Shape
+from processor.core.sessions import Scope, Shape
 from processor.core.tally import Tally
 from processor.core.uses import Columns, Uses
 
-NOTHING = (Call(NO_ACTOR, None, (), FAILED, NO_CALL), 0, 0, 0)
-"""The call of a record that ended before the uses."""
+NOTHING = (NO_CALL, 0, 0, 0, 0)
+"""What is known of a record that ended before the uses."""
 
 
 class Intake:
@@ -155,15 +155,15 @@ class Intake:
 
     def _read_proofs(self, batch: Batch, proofs: Numbers, columns: Columns) -> None:
         """Give rows the calls that their parameters prove."""
-        calls, resolve = self._sight.memory.calls, self._actions.resolve
+        effects, resolve = self._sight.memory.calls.effects, self._actions.resolve
         parameters = batch.rows.places[proofs, PARAMETERS_AT : PARAMETERS_END + 1].tolist()
         numbers = columns.calls[proofs].tolist()
         for at, (start, end) in enumerate(parameters):
-            call = calls[numbers[at]]
-            assert call.rule is not None  # noqa: S101 - without a rule nothing is proved
-            actions = resolve(call.rule, read_bytes(start, end))
-            if actions != call.actions:
-                numbers[at] = self._sight.find_other(call, actions).number
+            effect = effects[numbers[at]]
+            assert effect.rule is not None  # noqa: S101 - without a rule nothing is proved
+            actions = resolve(effect.rule, read_bytes(start, end))
+            if actions != effect.actions:
+                numbers[at] = self._sight.find_other(numbers[at], actions)
         columns.calls[proofs] = numbers
 
     def _answer(self, batch: Batch, asked: Numbers, hashes: Words, columns: Columns) -> Numbers:
@@ -186,7 +186,7 @@ class Intake:
                     continue
                 known[SESSION] = session
             elif number == UNKNOWN and 0 < times[at] <= future:
-                sight.reach_call(memory.sessions[session].actor, shape, pending, looked_up=True)
+                sight.reach_call(memory.sessions.origins[session].actor, shape, pending, looked_up=True)
                 again.append(row)
                 continue
             slow.append((known, times[at]))
@@ -199,42 +199,41 @@ class Intake:
         """Fill the columns of rows that the loop would hand back again, whatever it knew."""
         rows = [known[ROW] for known, _ in slow]
         found = [self._look_up(batch, known, time, pending) or NOTHING for known, time in slow]
-        numbers = np.array([(call.number, session, place, time) for call, session, place, time in found], np.int64)
+        numbers = np.array([numbers for *numbers, _ in found], np.int64)
         columns.calls[rows], columns.sessions[rows], columns.places[rows], columns.times[rows] = numbers.T
-        salts = np.array([call.salt for call, _, _, _ in found], np.uint64)
+        salts = np.array([salt for *_, salt in found], np.uint64)
         columns.events[rows] = batch.rows.hashes[rows, EVENT] ^ salts
 
     def _look_up(
         self, batch: Batch, known: list[int], time: int, pending: Pending
-    ) -> tuple[Call, int, int, int] | None:
-        """Call, session, place and time of a record that the loop does not know, or that must be looked at each time. None where
-        the record ends here, in a class before the uses."""
+    ) -> tuple[int, int, int, int, int] | None:
+        """Call, session, place and time of a record, and its actor's salt, where the loop does not know it, or it must be looked at
+        each time. None where the record ends here, in a class before the uses."""
         memory = self._sight.memory
         row, session_number, shape_number, place_number, number = known
         if shape_number < 0 or memory.shapes[shape_number].stop == BAD:
             shape_number = self._sight.find_shape(batch, row, pending)
-        session, shape = memory.sessions[session_number], memory.shapes[shape_number]
+        actor, shape = memory.sessions.origins[session_number].actor, memory.shapes[shape_number]
         if place_number < 0:
             place_number = self._sight.find_place(batch, row, pending)
         if shape.stop:
             self._end_early(shape, batch, row)
             return None
         time = time or self._read_time(batch, row)
-        if session.actor is NO_ACTOR:
+        if actor is NO_ACTOR:
             self._reject("bad_userIdentity" if time else "bad_eventTime", shape, batch, row)
             return None
         if number < 0:  # Also for a record that is refused: others may wait for what the loop asked.
             looked_up = number == UNKNOWN
-            number = self._sight.reach_call(session.actor, shape_number, pending, looked_up=looked_up)
+            number = self._sight.reach_call(actor, shape_number, pending, looked_up=looked_up)
         if not time or time > self.future:
             self._reject("future" if time else "bad_eventTime", shape, batch, row)
             return None
-        call = memory.calls[number]
         log = self._find_log(session_number, place_number, min(time, self.until))
         if time <= self.until:
             self._logs.note_time(log, time)
-        settled = self._settle(call, shape, batch, row)
-        return None if settled is None else (settled, session_number, place_number, time)
+        settled = self._settle(number, shape, batch, row)
+        return None if settled is None else (settled, session_number, place_number, time, actor.salt)
 
     def _end_early(self, shape: Shape, batch: Batch, row: int) -> None:
         """Count a record of a shape that has no uses."""
@@ -255,24 +254,25 @@ class Intake:
         account_id = memory.places[place_number].account_id
         logs, number = (memory.place_logs, place_number) if account_id else (memory.session_logs, session_number)
         if logs[number] == NO_LOG:
-            logs[number] = self._logs.number(account_id or memory.sessions[session_number].account_id, time)
+            logs[number] = self._logs.number(account_id or memory.sessions.origins[session_number].account_id, time)
         return int(logs[number])
 
-    def _settle(self, call: Call, shape: Shape, batch: Batch, row: int) -> Call | None:
+    def _settle(self, number: int, shape: Shape, batch: Batch, row: int) -> int | None:
         """What a record's parameters make of its call; None where the record ends in a class before the uses."""
+        actor, effect = self._sight.memory.calls[number]
         if shape.watched:
             self.changes.append(batch.read_raw(row))
-        if call.actor.excluded is not None:
-            self.tally.classes[call.actor.excluded] += 1
+        if actor.excluded is not None:
+            self.tally.classes[actor.excluded] += 1
             return None
-        rule = call.rule
+        rule = effect.rule
         if rule is None:
             self.tally.count_unmapped(shape.event_source, shape.event_name)
             return None
         if rule.proves is None:
-            return call
+            return number
         actions = self._actions.resolve(rule, batch.read_parameters(row))
-        return call if actions == call.actions else self._sight.find_other(call, actions)
+        return number if actions == effect.actions else self._sight.find_other(number, actions)
 
     def _count_not_iam(self, event_time: object, account_id: object) -> None:
         self.tally.classes["not_iam"] += 1

@@ -152,8 +152,8 @@ def put_pairs(new: Read[Words], given: Read[Numbers], keys: Words, values: Numbe
 
 
 def size_table(count: int) -> int:
-    """Slots for so many keys, at least a quarter of them free: some eight are looked at for a key that is not there."""
-    size: int = 1 << max(6, (4 * count // 3).bit_length())
+    """Slots for so many keys, and for as many as may come at once; at least an eighth of them is free then."""
+    size: int = 1 << max(6, (8 * count // 7).bit_length())
     return size
 
 
@@ -189,7 +189,7 @@ class KeyTable:
         self.values: Numbers = np.zeros(len(self.keys), np.int64)
 
     def reserve(self, more: int) -> None:
-        if 4 * (self.count + more) > 3 * len(self.keys):
+        if 8 * (self.count + more) > 7 * len(self.keys):
             old, held = self.keys, self.values
             self.keys = np.zeros(size_table(self.count + more), np.uint64)
             self.values = np.zeros(len(self.keys), np.int64)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from processor.core.attached import Attached
-from processor.core.compiled import Flags, Numbers, Octets
+from processor.core.compiled import Flags, Halves, Numbers, Octets
 from processor.core.count_loop import (
     BEYOND,
     CELL_NUMBERS,
@@ -37,7 +37,7 @@ from processor.core.horizon import Horizon, Span
 from processor.core.key_tables import KeySet, grow
 from processor.core.principals import Principal
 from processor.core.records import TIME_MAX
-from processor.core.sessions import Call, key_of, shard_of
+from processor.core.sessions import Call, Calls, Sessions, key_of, shard_of
 from processor.core.tally import Tally
 from processor.core.usage import Cell, PrincipalUsage
 from processor.core.uses import Uses
@@ -60,20 +60,20 @@ class Ledger:
         self.beyond_until = 0
         self.days = DayCounts()
         self.usages: list[PrincipalUsage] = []
-        self.owners: Numbers = np.zeros(64, np.int64)
-        self.actions: Numbers = np.zeros(64, np.int64)
+        self.owners: Halves = np.zeros(64, np.int32)
+        self.actions: Halves = np.zeros(64, np.int32)
         self.loaded: Flags = np.zeros(64, np.bool_)
         self._principals: dict[int, PrincipalUsage] = {}
         self._usages: dict[int, PrincipalUsage] = {}
         self._dirty: list[PrincipalUsage] = []
-        self._attached = Attached([], [], [])
+        self._attached = Attached(Calls(), Sessions(), [])
         self._cells: list[Cell] = []
         self._owners: list[PrincipalUsage] = []
         self._numbers: Numbers = np.zeros((64, CELL_NUMBERS), np.int64)
         self._marks: Octets = np.zeros(64, np.uint8)
         self._facet_counts: Octets = np.zeros((64, 4), np.uint8)
         self._met = KeySet()
-        self._changed: Numbers = np.zeros(64, np.int64)
+        self._changed: Halves = np.zeros(64, np.int32)
         self._changes = 0
 
     @property
@@ -184,12 +184,12 @@ class Ledger:
                 cells[index].note_facet(RESOURCE, arn)
         of_operator = facets[:, 1] == OPERATOR
         for index, _, place in facets[of_operator].tolist():
-            cells[index].note_facet(OPERATOR, sessions[place].operator)
+            cells[index].note_facet(OPERATOR, sessions.operators[place])
         for index, facet, place in facets[~of_resource & ~of_operator].tolist():
             if facet == REGION:
                 cells[index].note_facet(REGION, places[place].region or "")
             else:
-                cells[index].note_facet(VIA, sessions[place].via)
+                cells[index].note_facet(VIA, sessions.origins[place].via)
 
     def _attach(self, uses: Uses) -> None:
         """Find or make the cells of calls that are new to this ledger."""
@@ -212,7 +212,7 @@ class Ledger:
             actor.usage = self._reach_usage(key_of(actor.principal), actor.principal)
         usage: PrincipalUsage = actor.usage
         indexes = []
-        for action in call.actions:
+        for action in call.effect.actions:
             cell = usage.cells.get(action) or usage.fresh.get(action)
             if cell is None:
                 cell = usage.fresh[action] = Cell(action)
@@ -232,7 +232,7 @@ class Ledger:
         self._numbers, self._marks = grow(self._numbers, size), grow(self._marks, size)
         self._facet_counts, self._changed = grow(self._facet_counts, size), grow(self._changed, size)
         self._numbers[known:size] = [
-            (c.count, c.denied, c.first, c.last, c.first_success, c.last_success, c.day, c.day_count) for c in fresh
+            (c.count, c.denied, c.first, c.last, c.first_success, c.last_success, c.day_count) for c in fresh
         ]
         self._marks[known:size], self._facet_counts[known:size] = 0, 0
         for row, cell in enumerate(fresh, known):
@@ -254,7 +254,7 @@ class Ledger:
         for index, numbers in zip(changed.tolist(), self._numbers[changed].tolist(), strict=True):
             cell = self._cells[index]
             (
-                cell.count, cell.denied, cell.first, cell.last, first_success, last_success, cell.day, cell.day_count,
+                cell.count, cell.denied, cell.first, cell.last, first_success, last_success, cell.day_count,
             ) = numbers  # fmt: skip
             # Mostly they are the same: one number takes half the memory of two.
             cell.first_success = cell.first if first_success == cell.first else first_success

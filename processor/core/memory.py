@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from processor.core.actions import ALL_NEEDLES, ActionRule
-from processor.core.compiled import Numbers, Words
+from processor.core.actions import ActionRule
+from processor.core.compiled import Halves, Numbers, Octets, Words
 from processor.core.key_tables import KeyTable, grow
+from processor.core.principals import Principal
 from processor.core.resolve_loop import NO_LOG
-from processor.core.sessions import Actor, Call, Place, Session, Shape
+from processor.core.sessions import Actor, Calls, Effect, Origin, Place, Sessions, Shape
 
 SESSIONS_MAX = 65_536
 CALLS_MAX = 131_072
@@ -15,34 +16,44 @@ PLACES_MAX = 16_384
 """Bounds of what is remembered; where one is passed all is forgotten before the next batch, as the same things soon come
 again."""
 
+NO_NEEDLES = (0, 0, 0)
+"""Of a shape without a rule: nobody looks for what it may prove."""
+
 CALLERS = 65_536
 """Slots for userIdentities as they stand in records, a power of two. What finds its own taken takes it over: the other one's
 session is found again by its hash, at some tenths of a microsecond."""
+
+
+ActorKey = tuple[str, str | None, str]
+"""ARN, unique id and kind."""
 
 
 class Memory:
     """Python's side of it is dicts and lists; `settle` brings the tables and columns up to them, many at a time."""
 
     def __init__(self) -> None:
-        self.sessions: list[Session] = []
+        self.sessions = Sessions()
         self.shapes: list[Shape] = []
         self.places: list[Place] = []
-        self.calls: list[Call] = []
+        self.calls = Calls()
+        self.other_calls: dict[tuple[int, tuple[int, ...]], int] = {}
+        self.other_effects: dict[tuple[Effect, tuple[int, ...]], Effect] = {}
         self.rules: dict[tuple[str, str], ActionRule | None] = {}
         self.shape_numbers: dict[tuple[str, str, int, str], int] = {}
         self.texts: dict[str, str] = {}
-        self.actors: dict[tuple[str, str | None, str], Actor] = {}
+        self.actors: dict[ActorKey, Actor] = {}
+        self.origins: dict[tuple[int, str, str], Origin] = {}
         self.who_keys: Words = np.zeros(CALLERS, np.uint64)
         self.who_values: Numbers = np.zeros(CALLERS, np.int64)
         self.by_caller, self.by_role = KeyTable(), KeyTable()
         self.by_shape, self.by_place, self.by_call = KeyTable(), KeyTable(), KeyTable()
         self.shape_keys: dict[int, int] = {}
         self.place_keys: dict[int, int] = {}
-        self.actor_numbers: Numbers = np.zeros(64, np.int64)
+        self.actor_numbers: Halves = np.zeros(64, np.int32)
         self.stops: Numbers = np.zeros(64, np.int64)
-        self.kinds: Numbers = np.zeros(64, np.int64)
         self.needles: Words = np.zeros((64, 3), np.uint64)
-        self.session_logs: Numbers = np.zeros(64, np.int64)
+        self.kinds: Octets = np.zeros(64, np.uint8)
+        self.session_logs: Halves = np.zeros(64, np.int32)
         self.place_logs: Numbers = np.zeros(64, np.int64)
         self.salts: Words = np.zeros(64, np.uint64)
         self._fresh_kinds: list[int] = []
@@ -65,18 +76,29 @@ class Memory:
         sessions = len(self.sessions) + rows
         self.actor_numbers, self.session_logs = grow(self.actor_numbers, sessions), grow(self.session_logs, sessions)
 
-    def add_session(self, session: Session) -> int:
-        number = len(self.sessions)
-        self.sessions.append(session)
+    def open_actor(self, key: ActorKey, principal: Principal | None, excluded: str | None) -> Actor:
+        """A new actor."""
+        number = len(self.actors)
+        actor = self.actors[key] = Actor(principal, excluded, number)
+        self.salts = grow(self.salts, number + 1)
+        self.salts[number] = actor.salt
+        return actor
+
+    def add_session(self, actor: Actor, operator: str, via: str, account_id: str) -> int:
+        key = (actor.number, via, account_id)
+        origin = self.origins.get(key)
+        if origin is None:
+            origin = self.origins[key] = Origin(actor, via, account_id)
+        # One name is that of sessions of many roles.
+        number = self.sessions.add(origin, self.texts.setdefault(operator, operator))
         self.session_logs = grow(self.session_logs, number + 1)
         self.session_logs[number] = NO_LOG
         return number
 
     def add_named(self, model: int, name: str) -> None:
         """Add a session that is as another but for its name, and whose numbers the loop has noted."""
-        like = self.sessions[model]
-        operator = self.texts.setdefault(name, name) if like.actor.principal is not None else ""
-        self.sessions.append(Session(like.actor, operator, like.via, like.account_id))
+        like = self.sessions.origins[model]
+        self.sessions.add(like, self.texts.setdefault(name, name) if like.actor.principal is not None else "")
 
     def add_place(self, place: Place) -> int:
         number = len(self.places)
@@ -85,25 +107,24 @@ class Memory:
         self.place_logs[number] = NO_LOG
         return number
 
-    def add_call(self, call: Call, kind: int) -> None:
-        self.calls.append(call)
+    def add_call(self, actor: Actor, effect: Effect, kind: int) -> int:
         self._fresh_kinds.append(kind)
+        return self.calls.add(actor, effect)
 
     def settle(self, pending: "Pending") -> None:
         """Write what was added since the last time, and give the keys of `pending` their numbers."""
         sessions, shapes, calls = self._settled
         size = len(self.sessions)
         self.actor_numbers = grow(self.actor_numbers, size)
-        self.actor_numbers[sessions:size] = [session.actor.number for session in self.sessions[sessions:]]
-        self.stops = grow(self.stops, len(self.shapes))
-        self.stops[shapes : len(self.shapes)] = [bool(shape.stop) for shape in self.shapes[shapes:]]
-        size, fresh = len(self.calls), self.calls[calls:]
-        self.kinds, self.needles = grow(self.kinds, size), grow(self.needles, size)
-        self.salts = grow(self.salts, size)
+        self.actor_numbers[sessions:size] = [origin.actor.number for origin in self.sessions.origins[sessions:]]
+        size, fresh = len(self.shapes), self.shapes[shapes:]
+        self.stops, self.needles = grow(self.stops, size), grow(self.needles, size)
+        self.stops[shapes:size] = [bool(shape.stop) for shape in fresh]
+        needles = [NO_NEEDLES if shape.effect.rule is None else shape.effect.rule.needles for shape in fresh]
+        self.needles[shapes:size] = np.array(needles, np.uint64).reshape(-1, 3)
+        size = len(self.calls)
+        self.kinds = grow(self.kinds, size)
         self.kinds[calls:size] = self._fresh_kinds
-        needles = [ALL_NEEDLES if call.rule is None else call.rule.needles for call in fresh]
-        self.needles[calls:size] = np.array(needles, np.uint64).reshape(-1, 3)
-        self.salts[calls:size] = np.array([call.salt for call in fresh], np.uint64)
         self._fresh_kinds = []
         self._settled = (len(self.sessions), len(self.shapes), size)
         for table, found in (

@@ -8,7 +8,9 @@ import numpy as np
 
 from processor.core.caller_hash import hash_caller, hash_role
 from processor.core.compiled import (
+    Halves,
     Numbers,
+    Octets,
     Read,
     Table,
     Word,
@@ -70,7 +72,7 @@ def key_of_call(actor: int, shape: int) -> np.uint64:
 
 
 @inner
-def may_hold(text: int, at: int, end: int, needles: Table[Words], call: int) -> bool:
+def may_hold(text: int, at: int, end: int, needles: Table[Words], shape: int) -> bool:
     """Whether five bytes stand there that begin with a quote or a colon, as the needles of proofs do, and have their bit in all
     three words: those of a needle always have it, of others some in a thousand."""
     while at + NEEDLE_BYTES <= end:
@@ -78,9 +80,9 @@ def may_hold(text: int, at: int, end: int, needles: Table[Words], call: int) -> 
         if octet == 0x22 or octet == 0x3A:
             hashed = (load_word(text, at) if at + 8 <= end else load_some(text, at, end)) & _LOW_FIVE
             hashed *= _NEEDLE_PRIME
-            found = needles[call, 0] >> (hashed >> _R58)
-            found &= needles[call, 1] >> ((hashed >> _R52) & _LOW_SIX)
-            found &= needles[call, 2] >> ((hashed >> _R46) & _LOW_SIX)
+            found = needles[shape, 0] >> (hashed >> _R58)
+            found &= needles[shape, 1] >> ((hashed >> _R52) & _LOW_SIX)
+            found &= needles[shape, 2] >> ((hashed >> _R46) & _LOW_SIX)
             if found & _ONE:
                 return True
         at += 1
@@ -101,8 +103,8 @@ def find_or_add(keys: Words, values: Numbers, key: np.uint64, notes: Numbers, co
 
 @inner
 def reach_session(
-    at: int, end: int, seed: np.uint64, keys: Words, values: Numbers, role_keys: Words, role_values: Numbers, actors: Numbers,
-    logs: Numbers, notes: Numbers, born: Table[Numbers],
+    at: int, end: int, seed: np.uint64, keys: Words, values: Numbers, role_keys: Words, role_values: Numbers, actors: Halves,
+    logs: Halves, notes: Numbers, born: Table[Numbers],
 ) -> tuple[int, np.uint64, np.uint64]:  # fmt: skip
     """The session of a userIdentity, its hash, and that of all but its name, if that was asked for. One that is as another but
     for its name is made here."""
@@ -127,9 +129,9 @@ def reach_session(
 def resolve_loop(
     seed: Word, todo: Read[Numbers], places: Read[Table[Numbers]], hashes: Read[Table[Words]],
     who_keys: Words, who_values: Numbers, session_keys: Words, session_values: Numbers,
-    role_keys: Read[Words], role_values: Read[Numbers], actors: Numbers, session_logs: Numbers,
+    role_keys: Read[Words], role_values: Read[Numbers], actors: Halves, session_logs: Halves,
     shape_keys: Words, shape_values: Numbers, stops: Read[Numbers], place_keys: Words, place_values: Numbers,
-    place_logs: Read[Numbers], call_keys: Words, call_values: Numbers, kinds: Read[Numbers], salts: Read[Words],
+    place_logs: Read[Numbers], call_keys: Words, call_values: Numbers, kinds: Read[Octets], salts: Read[Words],
     needles: Read[Table[Words]], firsts: Numbers, notes: Numbers,
     calls: Numbers, sessions: Numbers, where: Numbers, times: Numbers, events: Words,
     asked: Table[Numbers], asked_hashes: Table[Words], proofs: Numbers, later: Numbers, born: Table[Numbers],
@@ -186,10 +188,10 @@ def resolve_loop(
         if kind in (NO_PRINCIPAL, OUT_OF_SCOPE):
             notes[NOBODYS if kind == NO_PRINCIPAL else OUTSIDE] += 1
             continue
-        if kind == PROVED and may_hold(0, places[row, PARAMETERS_AT], places[row, PARAMETERS_END], needles, call):
+        if kind == PROVED and may_hold(0, places[row, PARAMETERS_AT], places[row, PARAMETERS_END], needles, shape):
             proofs[proving] = row
             proving += 1
         calls[row], sessions[row], where[row], times[row] = call, session, place, time
-        events[row] = hashes[row, EVENT] ^ salts[call]
+        events[row] = hashes[row, EVENT] ^ salts[actors[session]]
     notes[NEWEST], notes[SECOND_NEWEST] = newest, second
     notes[ASKED], notes[PROOFS], notes[LATER] = asking, proving, waiting

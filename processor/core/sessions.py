@@ -1,9 +1,10 @@
 """Who calls, and what: the parts of a use that many uses have in common."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import translate
-from typing import Any
+from typing import Any, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
@@ -78,20 +79,13 @@ class Actor:
         self.usage: Any = None
 
 
-class Session:
-    """Who called: there are many of them, so that each is small."""
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What many sessions have in common: who called, through which service, and the caller's account."""
 
-    __slots__ = ("account_id", "actor", "operator", "via")
-
-    def __init__(self, actor: Actor, operator: str, via: str, account_id: str) -> None:
-        self.actor = actor
-        self.operator = operator
-        self.via = via
-        self.account_id = account_id
-
-    @property
-    def operator_hash(self) -> int:
-        return hash_text(self.operator)
+    actor: Actor
+    via: str
+    account_id: str
 
     @property
     def via_hash(self) -> int:
@@ -99,20 +93,60 @@ class Session:
         return hash_text(self.via) if self.via else 0
 
 
+class Session(NamedTuple):
+    """Who called, and under which name."""
+
+    origin: Origin
+    operator: str
+
+
+class Sessions:
+    """Sessions by number: there are many of them, so that each takes two places in lists and nothing of its own."""
+
+    __slots__ = ("operators", "origins")
+
+    def __init__(self, sessions: Iterable[Session] = ()) -> None:
+        self.origins: list[Origin] = []
+        self.operators: list[str] = []
+        for session in sessions:
+            self.add(*session)
+
+    def add(self, origin: Origin, operator: str) -> int:
+        """Add one; answers its number."""
+        self.origins.append(origin)
+        self.operators.append(operator)
+        return len(self.operators) - 1
+
+    def __len__(self) -> int:
+        return len(self.operators)
+
+    def __getitem__(self, number: int) -> Session:
+        return Session(self.origins[number], self.operators[number])
+
+
 def hash_text(text: str) -> int:
     """64 bits that hold for this process only: Python's own hash, which a text keeps."""
     return hash(text) & WORD
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Effect:
+    """What calls of a shape do: the actions that they are, and how they end. Some of a shape have other actions than the rest, as
+    their parameters prove by its `rule`."""
+
+    rule: ActionRule | None
+    actions: tuple[int, ...]
+    outcome: int
+
+
 @dataclass(slots=True, eq=False)
 class Shape:
-    """What was called, and how that ended. `stop`: why its records are no uses, or must each be looked at; `watched`: each is
+    """What was called, and what that did. `stop`: why its records are no uses, or must each be looked at; `watched`: each is
     to be told of, as it changes what somebody may do."""
 
     event_source: str
     event_name: str
-    rule: ActionRule | None
-    outcome: int
+    effect: Effect
     stop: str = ""
     watched: bool = False
 
@@ -129,26 +163,30 @@ class Place:
         return hash_text(self.region or "")
 
 
-class Call:
-    """A principal's calls of one shape, and with the same `actions`.
+class Call(NamedTuple):
+    """A principal's calls that do the same."""
 
-    `others` are calls that differ in those, by what their parameters prove; None before there is one.
-    """
+    actor: Actor
+    effect: Effect
 
-    __slots__ = ("actions", "actor", "number", "others", "outcome", "rule", "salt")
 
-    def __init__(
-        self,
-        actor: Actor,
-        rule: ActionRule | None,
-        actions: tuple[int, ...],
-        outcome: int,
-        number: int,
-    ) -> None:
-        self.actor = actor
-        self.rule = rule
-        self.actions = actions
-        self.outcome = outcome
-        self.number = number
-        self.salt = actor.salt
-        self.others: dict[tuple[int, ...], Call] | None = None
+class Calls:
+    """Calls by number, as small as sessions: tens of thousands of them do the same few hundred things."""
+
+    __slots__ = ("actors", "effects")
+
+    def __init__(self) -> None:
+        self.actors: list[Actor] = []
+        self.effects: list[Effect] = []
+
+    def add(self, actor: Actor, effect: Effect) -> int:
+        """Add one; answers its number."""
+        self.actors.append(actor)
+        self.effects.append(effect)
+        return len(self.actors) - 1
+
+    def __len__(self) -> int:
+        return len(self.actors)
+
+    def __getitem__(self, number: int) -> Call:
+        return Call(self.actors[number], self.effects[number])

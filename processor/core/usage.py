@@ -21,7 +21,7 @@ NOT_YET = 2**32 - 1
 class Cell:
     """One pair's usage. Times in seconds since 1970; `..._success` are of uses that the service carried out.
 
-    While all calls were denied `last` is NEVER and `first` NOT_YET. `day` is last's day and `day_count` its uses.
+    While all calls were denied `last` is NEVER and `first` NOT_YET. `day_count` are the uses of last's day.
     `loaded`: the cell came from a store. `facets` are those that were written to one, packed, and `fresh` those that came since,
     as `unpack_facets` has them; `away`: the store holds facets of it that memory does not, as after a start.
     `index`: its row in the ledger's numbers, -1 before its first use there; the ledger puts them into the cell when it settles.
@@ -31,7 +31,6 @@ class Cell:
         "action",
         "away",
         "count",
-        "day",
         "day_count",
         "denied",
         "dirty",
@@ -54,13 +53,17 @@ class Cell:
         self.last = NEVER
         self.first_success = NOT_YET
         self.last_success = NEVER
-        self.day = 0
         self.day_count = 0
         self.facets = b""
         self.fresh: list[Any] | tuple[()] = ()
         self.dirty = False
         self.loaded = False
         self.away = False
+
+    @property
+    def day(self) -> int:
+        """The newest day of a use, since 1970."""
+        return day_of(self.last)
 
     def read_facets(self) -> Facets:
         """The facets that are at hand."""

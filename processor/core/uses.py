@@ -7,7 +7,7 @@ import numpy as np
 
 from processor.core.compiled import Numbers, Words
 from processor.core.resolve_loop import NO_CALL
-from processor.core.sessions import Call, Place, Session
+from processor.core.sessions import Calls, Place, Sessions
 
 
 def _no_rows() -> Numbers:
@@ -29,8 +29,8 @@ class Uses:
     The lists only grow; another list means that what was known of the old one's numbers is void.
     """
 
-    calls: list[Call]
-    sessions: list[Session]
+    calls: Calls
+    sessions: Sessions
     places: list[Place]
     call: Numbers
     session: Numbers

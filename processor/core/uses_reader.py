@@ -9,7 +9,7 @@ import numpy as np
 
 from processor.core.compiled import Flags, Numbers, Words
 from processor.core.principals import Principal
-from processor.core.sessions import Actor, Call, Place, Session, hash_text
+from processor.core.sessions import Actor, Calls, Effect, Origin, Place, Sessions, hash_text
 from processor.core.uses import Uses
 from topics.uses import NO_ORDER, Batch, UsingPrincipal
 
@@ -44,8 +44,10 @@ class UsesReader:
         self._forget()
 
     def _forget(self) -> None:
-        self._calls: list[Call] = []
-        self._sessions: list[Session] = []
+        self._calls = Calls()
+        self._effects: dict[tuple[int, tuple[int, ...]], Effect] = {}
+        self._sessions = Sessions()
+        self._origins: dict[str, Origin] = {}
         self._places: list[Place] = []
         self._actors: dict[tuple[str, str | None], Actor] = {}
         self._call_numbers: dict[tuple[int, int, tuple[int, ...]], int] = {}
@@ -97,8 +99,10 @@ class UsesReader:
             key = (actor.number, using.outcome, ids)
             number = self._call_numbers.get(key)
             if number is None:
-                number = self._call_numbers[key] = len(self._calls)
-                self._calls.append(Call(actor, None, ids, using.outcome, number))
+                effect = self._effects.get(key[1:])
+                if effect is None:
+                    effect = self._effects[key[1:]] = Effect(None, ids, using.outcome)
+                number = self._call_numbers[key] = self._calls.add(actor, effect)
             numbers[at] = number
         return numbers
 
@@ -121,8 +125,10 @@ class UsesReader:
         key = (operator, via)
         number = self._session_numbers.get(key)
         if number is None:
-            number = self._session_numbers[key] = len(self._sessions)
-            self._sessions.append(Session(_NOBODY, operator, via, ""))
+            origin = self._origins.get(via)
+            if origin is None:
+                origin = self._origins[via] = Origin(_NOBODY, via, "")
+            number = self._session_numbers[key] = self._sessions.add(origin, operator)
         return number
 
     def _number_place(self, region: str) -> int:

@@ -118,7 +118,7 @@ class UsesWriter:
             actions=actions,
             calls=using,
             sessions=tuple([
-                (found.operator, found.via) for found in map(uses.sessions.__getitem__, session_numbers.tolist())
+                (found.operator, found.origin.via) for found in map(uses.sessions.__getitem__, session_numbers.tolist())
             ]),
             regions=tuple([uses.places[number].region or "" for number in region_numbers.tolist()]),
             texts=texts,
@@ -143,15 +143,15 @@ class UsesWriter:
         actions: dict[int, int] = {}
         written: list[UsingPrincipal] = []
         using: list[UsingCall] = []
-        for call in calls:
-            number = principals.get(id(call.actor))
+        for actor, effect in calls:
+            number = principals.get(id(actor))
             if number is None:
-                number = principals[id(call.actor)] = len(written)
-                principal = call.actor.principal
+                number = principals[id(actor)] = len(written)
+                principal = actor.principal
                 assert principal is not None  # noqa: S101 - an actor without one is excluded before
                 written.append(UsingPrincipal(principal.arn, principal.unique_id, principal.kind))
-            indexes = tuple([actions.setdefault(action, len(actions)) for action in call.actions])
-            using.append(UsingCall(number, call.outcome, indexes))
+            indexes = tuple([actions.setdefault(action, len(actions)) for action in effect.actions])
+            using.append(UsingCall(number, effect.outcome, indexes))
         return tuple(written), tuple([self._names[action] for action in actions]), tuple(using)
 
 

@@ -37,7 +37,7 @@ class DayPacker:
     def pack(self, found: Days, oldest: int) -> Packed:
         """Commands that write the counts of all days from `oldest` on."""
         self._reach()
-        owners = self._ledger.owners[found.cells]
+        owners = self._ledger.owners[found.cells].astype(np.int64)
         buckets = owners << DAY_BITS | found.days
         order = np.argsort(buckets)
         order = order[found.days[order] >= oldest]

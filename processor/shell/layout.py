@@ -8,7 +8,7 @@ import msgspec
 from processor.core.principals import Principal
 from processor.core.records import TIME_MAX
 from processor.core.stream import SLICING
-from processor.core.usage import Cell, day_of
+from processor.core.usage import Cell
 
 _CELL = Packer("<IIIIII")
 _DENIED = Packer("<IIIIIII")
@@ -37,7 +37,6 @@ def unpack_cell(packed: bytes, action: int) -> Cell:
     cell.first, cell.last, cell.first_success, cell.last_success, cell.count, cell.day_count = fields[:6]
     if len(fields) > 6:
         cell.denied = fields[6]
-    cell.day = day_of(cell.last)
     cell.loaded = cell.away = True
     return cell
 
