@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from processor.core import horizon as horizon_module
 from processor.core.horizon import SPANS_FOREVER, Horizon
-from processor.core.key_tables import SET_FULL, KeySet, put_keys
+from processor.core.key_tables import FULL, KeySet, put_keys
 from processor.shell.shelf import BLOCK_BYTES, FileShelf, size_place
 
 SPAN = 100
@@ -244,7 +244,7 @@ def test_a_set_is_dense_and_exact() -> None:
         found.reserve(1_000)
         found.count += put_keys(keys[begin : begin + 1_000], found.keys)
         assert put_keys(keys[begin : begin + 1_000], found.keys) == 0
-        assert found.count <= SET_FULL * len(found.keys)
+        assert found.count <= FULL * len(found.keys)
     assert found.count == len(keys)
     assert found.keys.nbytes <= 13.5 * len(keys)
     assert np.array_equal(np.sort(found.take()), np.sort(keys))

@@ -334,7 +334,7 @@ def test_regions_of_uses_are_kept_and_bounded() -> None:
     ]
     cell = cell_of(apply(*(build_record(n, NOON, awsRegion=f"r-{n}") for n in range(FACETS_MAX + 1))))
     assert len(cell.read_facets().regions) == FACETS_MAX
-    assert cell.overflow
+    assert cell.read_facets().overflow
 
 
 def test_refusals_leave_no_facets() -> None:

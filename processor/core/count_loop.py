@@ -8,7 +8,7 @@ import numpy as np
 from processor.core.compiled import Halves, Numbers, Octets, Read, Table, Words, compiled, inner
 from processor.core.day_counts import DAY_BITS, WHOLE
 from processor.core.facets import FACETS_MAX, OPERATOR, REGION, RESOURCE, VIA
-from processor.core.key_tables import EMPTY, combine, find_place, find_slot
+from processor.core.key_tables import EMPTY, combine, find_slot
 from processor.core.sessions import DENIED, SUCCEEDED
 
 COUNT, DENIED_COUNT, FIRST, LAST, FIRST_SUCCESS, LAST_SUCCESS, DAY_COUNT = range(7)
@@ -41,7 +41,7 @@ def note_facet(
         return False
     key = combine(np.uint64(4 * cell + facet + 1), hashed)
     key = key if key != EMPTY else _ONE
-    slot = find_place(met, key)
+    slot = find_slot(met, key)
     if met[slot] != EMPTY:
         return False
     if facet_counts[cell, facet] >= FACETS_MAX:
@@ -120,7 +120,7 @@ def count_loop(
         denied = outcomes[call] == DENIED
         if not late:
             event = events[use] if events[use] != EMPTY else _ONE
-            slot = find_place(seen, event)
+            slot = find_slot(seen, event)
             if seen[slot] != EMPTY:
                 notes[DUPLICATES] += 1
                 continue

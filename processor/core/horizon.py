@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from processor.core.compiled import Read, Words, compiled
-from processor.core.key_tables import EMPTY, KeySet, find_place, grow, put_keys
+from processor.core.key_tables import EMPTY, KeySet, find_slot, grow, put_keys
 
 SPANS_FOREVER = 2**40
 """More spans than there are: nothing is forgotten, as a batch command wants it."""
@@ -20,8 +20,8 @@ SPANS_FOREVER = 2**40
 ACTIVE_MAX = 48
 """Spans with a table: records come within minutes of each other, but the logs of some regions or accounts lag by hours."""
 
-AT_REST_MAX = 65_536
-"""Hashes at rest that are kept in memory where there is a shelf: half a MB."""
+AT_REST_MAX = 32_768
+"""Hashes at rest that are kept in memory where there is a shelf: a quarter of a MB."""
 
 NO_HASHES: Words = np.empty(0, np.uint64)
 
@@ -42,7 +42,7 @@ def add_all(hashes: Read[Words], table: Words, log: Words, count: int) -> int:
     then. A hash of 0 is taken for 1, here and in the loop that counts uses."""
     for hashed in hashes:
         key = hashed if hashed != EMPTY else np.uint64(1)
-        slot = find_place(table, key)
+        slot = find_slot(table, key)
         if table[slot] == EMPTY:
             table[slot] = key
             log[count] = key

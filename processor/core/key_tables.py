@@ -14,10 +14,10 @@ SHARD_SHIFT = 58
 EVENT_BITS = (1 << SHARD_SHIFT) - 1
 """What of an event's hash is the event's own; the bits above it are the shard that it is counted in."""
 
-SET_SLOTS_MIN = 64
-SET_FRESH, SET_FULL = 0.6, 0.85
-"""How full a set is when it has just been made larger, and when it must be: then some twenty slots are looked at for a key that is
-not there, in three lines of the cache."""
+SLOTS_MIN = 64
+FRESH, FULL = 0.6, 0.85
+"""How full a table is when it has just been made larger, and when it must be: then some twenty slots are looked at for a key that
+is not there, in three lines of the cache."""
 
 _ONE = np.uint64(1)
 _PRIME_1 = np.uint64(0x9E3779B185EBCA87)
@@ -87,18 +87,8 @@ def hash_short(text: int, at: int, end: int) -> tuple[np.uint64, np.uint64]:
 
 @inner
 def find_slot(keys: Words, key: np.uint64) -> int:
-    """Where a key is, or the free slot that it would take. `keys` has a power of two of slots, one of them free."""
-    mask = np.uint64(len(keys) - 1)
-    slot = ((key * _PRIME_1) >> _R32) & mask
-    while keys[slot] != key and keys[slot] != EMPTY:
-        slot = (slot + _ONE) & mask
-    return int(slot)
-
-
-@inner
-def find_place(keys: Words, key: np.uint64) -> int:
-    """As `find_slot`, in a set: any number of slots, less than 2^32. Places are in the order of hashes, so that a set is copied
-    into a larger one from its beginning to its end, and not all over memory."""
+    """Where a key is, or the free slot that it would take; `keys` has less than 2^32 slots, one of them free. Keys lie in the order
+    of their hashes, so that a table is copied into a larger one from its beginning to its end, and not all over memory."""
     size = np.uint64(len(keys))
     slot = (((key * _PRIME_1) >> _R32) * size) >> _R32
     while keys[slot] != key and keys[slot] != EMPTY:
@@ -114,7 +104,7 @@ def put_keys(given: Read[Words], keys: Words) -> int:
     count = 0
     for key in given:
         if key != EMPTY:
-            slot = find_place(keys, key)
+            slot = find_slot(keys, key)
             if keys[slot] == EMPTY:
                 keys[slot] = key
                 count += 1
@@ -151,26 +141,20 @@ def put_pairs(new: Read[Words], given: Read[Numbers], keys: Words, values: Numbe
     return count
 
 
-def size_table(count: int) -> int:
-    """Slots for so many keys, and for as many as may come at once; at least an eighth of them is free then."""
-    size: int = 1 << max(6, (8 * count // 7).bit_length())
-    return size
-
-
 class KeySet:
-    """64-bit keys, none of them 0: 9 to 13 bytes each. Its slots are found by `find_place`."""
+    """64-bit keys, none of them 0: 9 to 13 bytes each. Its slots are found by `find_slot`."""
 
     __slots__ = ("count", "keys")
 
     def __init__(self) -> None:
         self.count = 0
-        self.keys: Words = np.zeros(SET_SLOTS_MIN, np.uint64)
+        self.keys: Words = np.zeros(SLOTS_MIN, np.uint64)
 
     def reserve(self, more: int) -> None:
         """Make room, so that a compiled loop may put in `more` keys itself, and count them."""
         wanted = self.count + more
-        if wanted > SET_FULL * len(self.keys):
-            old, self.keys = self.keys, np.zeros(int(wanted / SET_FRESH), np.uint64)
+        if wanted > FULL * len(self.keys):
+            old, self.keys = self.keys, np.zeros(int(wanted / FRESH), np.uint64)
             put_keys(old, self.keys)
 
     def take(self) -> Words:
@@ -185,13 +169,14 @@ class KeyTable:
 
     def __init__(self) -> None:
         self.count = 0
-        self.keys: Words = np.zeros(size_table(0), np.uint64)
+        self.keys: Words = np.zeros(SLOTS_MIN, np.uint64)
         self.values: Numbers = np.zeros(len(self.keys), np.int64)
 
     def reserve(self, more: int) -> None:
-        if 8 * (self.count + more) > 7 * len(self.keys):
+        wanted = self.count + more
+        if wanted > FULL * len(self.keys):
             old, held = self.keys, self.values
-            self.keys = np.zeros(size_table(self.count + more), np.uint64)
+            self.keys = np.zeros(int(wanted / FRESH), np.uint64)
             self.values = np.zeros(len(self.keys), np.int64)
             spread_pairs(old, held, self.keys, self.values)
 
@@ -207,9 +192,9 @@ class KeyTable:
 
 
 def grow(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """The array, or one at least half as long again that begins like it and goes on with zeros, where it is too short."""
+    """The array, or one at least an eighth longer that begins like it and goes on with zeros, where it is too short."""
     if size <= len(array):
         return array
-    grown = np.zeros((max(size, len(array) + len(array) // 2), *array.shape[1:]), array.dtype)
+    grown = np.zeros((max(size, len(array) + len(array) // 8), *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
     return grown

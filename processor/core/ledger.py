@@ -68,7 +68,6 @@ class Ledger:
         self._dirty: list[PrincipalUsage] = []
         self._attached = Attached(Calls(), Sessions(), [])
         self._cells: list[Cell] = []
-        self._owners: list[PrincipalUsage] = []
         self._numbers: Numbers = np.zeros((64, CELL_NUMBERS), np.int64)
         self._marks: Octets = np.zeros(64, np.uint8)
         self._facet_counts: Octets = np.zeros((64, 4), np.uint8)
@@ -200,12 +199,14 @@ class Ledger:
         attached.reach(len(uses.calls))
         fresh = uses.call[attached.cells_to[uses.call] == 0]
         if len(fresh):
-            known = len(self._cells)
+            owners: list[int] = []
             numbers = list(set(fresh.tolist()))
-            attached.add_calls(numbers, [self._find_cells(uses.calls[number]) for number in numbers])
-            self._write_cells(known)
+            attached.add_calls(numbers, [self._find_cells(uses.calls[number], owners) for number in numbers])
+            if owners:
+                self._write_cells(owners)
 
-    def _find_cells(self, call: Call) -> list[int]:
+    def _find_cells(self, call: Call, owners: list[int]) -> list[int]:
+        """The rows of a call's cells. To `owners` comes whose each new row is."""
         actor = call.actor
         if actor.usage is None:
             assert actor.principal is not None  # noqa: S101 - an actor without one is excluded before
@@ -219,15 +220,14 @@ class Ledger:
             if cell.index < 0:
                 cell.index = len(self._cells)
                 self._cells.append(cell)
-                self._owners.append(usage)
+                owners.append(usage.number)
             indexes.append(cell.index)
         return indexes
 
-    def _write_cells(self, known: int) -> None:
-        """Rows for the numbers of the cells that came behind so many others."""
+    def _write_cells(self, owners: list[int]) -> None:
+        """Rows for the numbers of the cells that came last, whose `owners` are given."""
         size = len(self._cells)
-        if size == known:
-            return
+        known = size - len(owners)
         fresh = self._cells[known:]
         self._numbers, self._marks = grow(self._numbers, size), grow(self._marks, size)
         self._facet_counts, self._changed = grow(self._facet_counts, size), grow(self._changed, size)
@@ -241,7 +241,7 @@ class Ledger:
                 self._facet_counts[row] = list(map(len, values))
         self.owners, self.actions = grow(self.owners, size), grow(self.actions, size)
         self.loaded = grow(self.loaded, size)
-        self.owners[known:size] = [usage.number for usage in self._owners[known:]]
+        self.owners[known:size] = owners
         self.actions[known:size] = [cell.action for cell in fresh]
         self.loaded[known:size] = [cell.loaded for cell in fresh]
 
@@ -251,7 +251,8 @@ class Ledger:
             return
         changed = self._changed[: self._changes]
         self._marks[changed] &= CHANGED - 1
-        for index, numbers in zip(changed.tolist(), self._numbers[changed].tolist(), strict=True):
+        owners = self.owners[changed].tolist()
+        for index, owner, numbers in zip(changed.tolist(), owners, self._numbers[changed].tolist(), strict=True):
             cell = self._cells[index]
             (
                 cell.count, cell.denied, cell.first, cell.last, first_success, last_success, cell.day_count,
@@ -260,7 +261,7 @@ class Ledger:
             cell.first_success = cell.first if first_success == cell.first else first_success
             cell.last_success = cell.last if last_success == cell.last else last_success
             if not cell.dirty:
-                usage = self._owners[index]
+                usage = self.usages[owner]
                 if cell.action in usage.fresh:
                     if not usage.cells:
                         self._principals[int.from_bytes(usage.key, "big")] = usage

@@ -7,6 +7,8 @@ of earlier days are day buckets (UTC), and one that is over is never changed but
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from processor.core.facets import FACET_CHARS_MAX, Facets, unpack_facets
 from processor.core.principals import Principal
 from processor.core.records import DAY_SECONDS
@@ -18,7 +20,7 @@ NOT_YET = 2**32 - 1
 """After every use: what `first` is before the first one, so that the hot loop need not ask."""
 
 
-class Cell:
+class Cell(Struct, eq=False, gc=False):
     """One pair's usage. Times in seconds since 1970; `..._success` are of uses that the service carried out.
 
     While all calls were denied `last` is NEVER and `first` NOT_YET. `day_count` are the uses of last's day.
@@ -27,38 +29,20 @@ class Cell:
     `index`: its row in the ledger's numbers, -1 before its first use there; the ledger puts them into the cell when it settles.
     """
 
-    __slots__ = (
-        "action",
-        "away",
-        "count",
-        "day_count",
-        "denied",
-        "dirty",
-        "facets",
-        "first",
-        "first_success",
-        "fresh",
-        "index",
-        "last",
-        "last_success",
-        "loaded",
-    )
-
-    def __init__(self, action: int) -> None:
-        self.action = action
-        self.index = -1
-        self.count = 0
-        self.denied = 0
-        self.first = NOT_YET
-        self.last = NEVER
-        self.first_success = NOT_YET
-        self.last_success = NEVER
-        self.day_count = 0
-        self.facets = b""
-        self.fresh: list[Any] | tuple[()] = ()
-        self.dirty = False
-        self.loaded = False
-        self.away = False
+    action: int
+    index: int = -1
+    count: int = 0
+    denied: int = 0
+    first: int = NOT_YET
+    last: int = NEVER
+    first_success: int = NOT_YET
+    last_success: int = NEVER
+    day_count: int = 0
+    facets: bytes = b""
+    fresh: list[Any] | tuple[()] = ()
+    dirty: bool = False
+    loaded: bool = False
+    away: bool = False
 
     @property
     def day(self) -> int:
@@ -68,11 +52,6 @@ class Cell:
     def read_facets(self) -> Facets:
         """The facets that are at hand."""
         return unpack_facets(self.facets, self.fresh)
-
-    @property
-    def overflow(self) -> int:
-        """Of which facets there were more than are kept, a bit each."""
-        return self.read_facets().overflow if self.facets or self.fresh else 0
 
     def note_facet(self, facet: int, value: str) -> None:
         """Keep one more value of a facet, or mark that there were more."""

@@ -4,9 +4,12 @@ from processor.core.ledger import Ledger
 from processor.core.usage import Cell
 from processor.shell.allocator import Trimmer
 
-FACETS_HELD_MAX = 4 * 2**20
+FACETS_HELD_MAX = 3 * 2**20
 """Bytes of packed facets that are kept in memory once they are stored: what comes new to a cell without them is put to those that
 the store has, as after a start."""
+
+SIZES = (1_024, 512, 256, 128, 0)
+"""Those of cells with more bytes than the first are forgotten first, and so on."""
 
 CHANGED_MANY = 1_000
 """Principals that one flush writes: what it took for that is given back at once."""
@@ -33,12 +36,14 @@ class Sparing:
         self._trimmer.trim_if_due(at_once=changed > CHANGED_MANY)
 
     def _spare_facets(self) -> None:
-        """Forget a quarter of them, those of the cells that have most: one that is read again brings back as much as many others
-        do, and of what is full no more is kept."""
+        """Forget a quarter of them: of the cells that have many first, as one that must be read again brings back as much as many
+        others do, and what is full seldom changes."""
         usages = self._ledger.principals.values()
         cells = [cell for usage in usages for cell in usage.cells.values() if cell.facets and not cell.fresh]
-        for cell in sorted(cells, key=lambda cell: len(cell.facets), reverse=True):
-            self.hold_facets(cell, b"")
-            cell.away = True
-            if self._held <= FACETS_HELD_MAX * 3 // 4:
-                break
+        for least in SIZES:
+            for cell in cells:
+                if len(cell.facets) > least:
+                    self.hold_facets(cell, b"")
+                    cell.away = True
+                    if self._held <= FACETS_HELD_MAX * 3 // 4:
+                        return
