@@ -262,7 +262,7 @@ def _risks_of(counts: GapCounts | None) -> set[str]:
 def _find_evidence(time: int, cell: Cell | None) -> Evidence:
     """What is known of a use beside its time: by whom and where, if it can only have been one."""
     # What is away in the store may be others than those in memory.
-    operators, regions, *_ = ([], []) if cell is None or cell.away else cell.read_facets()
+    operators, regions, *_ = ([], []) if cell is None or cell.facets is None else cell.read_facets()
     return Evidence(
         event_time=time,
         operator=operators[0][:256] if len(operators) == 1 else None,

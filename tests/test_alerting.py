@@ -145,7 +145,7 @@ def test_an_operator_is_named_only_where_it_can_have_been_no_other() -> None:
     scene.collect(NOW)
     scene.use(BUILDER, PRIVILEGED, NOW - 30, NOW)
     for usage in scene.ledger.principals.values():
-        usage.cells[SMALL.ids[PRIVILEGED]].away = True  # The store may have more of them than memory has.
+        usage.cells[SMALL.ids[PRIVILEGED]].facets = None  # The store may have more of them than memory has.
     (alert,) = scene.collect(NOW)[:1]
     assert alert.evidence is not None
     assert (alert.evidence.operator, alert.evidence.region) == (None, None)

@@ -350,7 +350,7 @@ def test_long_facets_are_cut() -> None:
         )
     )
     assert cell.read_facets().resources == ["a" * FACET_CHARS_MAX]
-    assert cell.overflow == 0
+    assert cell.read_facets().overflow == 0
 
 
 # --- what a flush must write -------------------------------------------------------------------------------------------

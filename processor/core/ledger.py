@@ -199,14 +199,14 @@ class Ledger:
         attached.reach(len(uses.calls))
         fresh = uses.call[attached.cells_to[uses.call] == 0]
         if len(fresh):
-            owners: list[int] = []
+            new: list[tuple[int, bool]] = []
             numbers = list(set(fresh.tolist()))
-            attached.add_calls(numbers, [self._find_cells(uses.calls[number], owners) for number in numbers])
-            if owners:
-                self._write_cells(owners)
+            attached.add_calls(numbers, [self._find_cells(uses.calls[number], new) for number in numbers])
+            if new:
+                self._write_cells(new)
 
-    def _find_cells(self, call: Call, owners: list[int]) -> list[int]:
-        """The rows of a call's cells. To `owners` comes whose each new row is."""
+    def _find_cells(self, call: Call, new: list[tuple[int, bool]]) -> list[int]:
+        """The rows of a call's cells. To `new` comes of each new row whose it is, and whether it is that of a stored cell."""
         actor = call.actor
         if actor.usage is None:
             assert actor.principal is not None  # noqa: S101 - an actor without one is excluded before
@@ -220,14 +220,14 @@ class Ledger:
             if cell.index < 0:
                 cell.index = len(self._cells)
                 self._cells.append(cell)
-                owners.append(usage.number)
+                new.append((usage.number, action in usage.cells))
             indexes.append(cell.index)
         return indexes
 
-    def _write_cells(self, owners: list[int]) -> None:
-        """Rows for the numbers of the cells that came last, whose `owners` are given."""
+    def _write_cells(self, new: list[tuple[int, bool]]) -> None:
+        """Rows for the numbers of the cells that came last, of which `_find_cells` gave the rest."""
         size = len(self._cells)
-        known = size - len(owners)
+        known = size - len(new)
         fresh = self._cells[known:]
         self._numbers, self._marks = grow(self._numbers, size), grow(self._marks, size)
         self._facet_counts, self._changed = grow(self._facet_counts, size), grow(self._changed, size)
@@ -241,9 +241,9 @@ class Ledger:
                 self._facet_counts[row] = list(map(len, values))
         self.owners, self.actions = grow(self.owners, size), grow(self.actions, size)
         self.loaded = grow(self.loaded, size)
-        self.owners[known:size] = owners
+        self.owners[known:size] = [owner for owner, _ in new]
         self.actions[known:size] = [cell.action for cell in fresh]
-        self.loaded[known:size] = [cell.loaded for cell in fresh]
+        self.loaded[known:size] = [is_stored for _, is_stored in new]
 
     def settle(self) -> None:
         """Put the numbers that changed into their cells."""
@@ -258,6 +258,8 @@ class Ledger:
                 cell.count, cell.denied, cell.first, cell.last, first_success, last_success, cell.day_count,
             ) = numbers  # fmt: skip
             # Mostly they are the same: one number takes half the memory of two.
+            if cell.last == cell.first:
+                cell.last = cell.first
             cell.first_success = cell.first if first_success == cell.first else first_success
             cell.last_success = cell.last if last_success == cell.last else last_success
             if not cell.dirty:
@@ -266,6 +268,8 @@ class Ledger:
                     if not usage.cells:
                         self._principals[int.from_bytes(usage.key, "big")] = usage
                     usage.cells[cell.action] = usage.fresh.pop(cell.action)
+                    if not usage.fresh:
+                        usage.fresh.clear()  # An empty dict has room for as many as it had.
                 if not usage.dirty:
                     self._dirty.append(usage)
                 cell.dirty = True

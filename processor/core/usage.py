@@ -24,8 +24,8 @@ class Cell(Struct, eq=False, gc=False):
     """One pair's usage. Times in seconds since 1970; `..._success` are of uses that the service carried out.
 
     While all calls were denied `last` is NEVER and `first` NOT_YET. `day_count` are the uses of last's day.
-    `loaded`: the cell came from a store. `facets` are those that were written to one, packed, and `fresh` those that came since,
-    as `unpack_facets` has them; `away`: the store holds facets of it that memory does not, as after a start.
+    `facets` are those that are stored, packed; None where only the store may have some, as after a start. `fresh` are those that
+    came since, as `unpack_facets` has them.
     `index`: its row in the ledger's numbers, -1 before its first use there; the ledger puts them into the cell when it settles.
     """
 
@@ -38,11 +38,9 @@ class Cell(Struct, eq=False, gc=False):
     first_success: int = NOT_YET
     last_success: int = NEVER
     day_count: int = 0
-    facets: bytes = b""
+    facets: bytes | None = b""
     fresh: list[Any] | tuple[()] = ()
     dirty: bool = False
-    loaded: bool = False
-    away: bool = False
 
     @property
     def day(self) -> int:
@@ -51,7 +49,7 @@ class Cell(Struct, eq=False, gc=False):
 
     def read_facets(self) -> Facets:
         """The facets that are at hand."""
-        return unpack_facets(self.facets, self.fresh)
+        return unpack_facets(self.facets or b"", self.fresh)
 
     def note_facet(self, facet: int, value: str) -> None:
         """Keep one more value of a facet, or mark that there were more."""

@@ -40,7 +40,7 @@ async def read_cells(
     """The principal's usage with copies of some actions' cells that have all their facets; False where the store did not
     answer and they have only what is in memory. What the ledger holds is not changed."""
     cells: dict[int, Cell] = {a: copy.copy(usage.cells[a]) for a in actions if a in usage.cells}
-    wanted = [action for action, cell in cells.items() if cell.away]
+    wanted = [action for action, cell in cells.items() if cell.facets is None]
     key = store.shard_key(usage.shard, b"f", usage.key)
     hashes = [state.names.hashes[action] for action in wanted]
     answers = None if away else await read_quickly(store, [("HMGET", key, *hashes)] if hashes else [])

@@ -37,7 +37,7 @@ def unpack_cell(packed: bytes, action: int) -> Cell:
     cell.first, cell.last, cell.first_success, cell.last_success, cell.count, cell.day_count = fields[:6]
     if len(fields) > 6:
         cell.denied = fields[6]
-    cell.loaded = cell.away = True
+    cell.facets = None
     return cell
 
 

@@ -147,6 +147,7 @@ class Store:
         self._last = Last()
         self._lock = asyncio.Lock()
         self.scripts = {name: client.register_script(read_script(name)) for name in SCRIPTS}
+        self._knows_flush = False
 
     @classmethod
     async def connect(cls, url: str, **options: Any) -> "Store":
@@ -307,6 +308,9 @@ class Store:
 
     async def write(self, meta: bytes, last: Last, commands: list[Command], more: Sequence[Packed] = ()) -> Last:
         """As `flush`, by the hold whose owner, flush number and mark stand in the hash `meta`."""
+        if not self._knows_flush:  # The error of a Redis that does not would hold on to what is to be written.
+            await self.persist(partial(self.client.script_load, self.scripts["flush"].script), "flush")
+            self._knows_flush = True
         mark = secrets.token_bytes(8)
         packed = await pack_in_turns(commands, more)
         args = [last.owner, str(last.flush), last.mark, mark, packed]

@@ -23,9 +23,9 @@ class Sparing:
         self._held = 0
         self._trimmer = Trimmer()
 
-    def hold_facets(self, cell: Cell, packed: bytes) -> None:
-        """Give a cell the facets that the store has of it, or is given now."""
-        self._held += len(packed) - len(cell.facets)
+    def hold_facets(self, cell: Cell, packed: bytes | None) -> None:
+        """Give a cell the facets that the store has of it, or is given now; None leaves them to the store."""
+        self._held += len(packed or b"") - len(cell.facets or b"")
         cell.facets = packed
 
     def spare(self, changed: int) -> None:
@@ -42,8 +42,7 @@ class Sparing:
         cells = [cell for usage in usages for cell in usage.cells.values() if cell.facets and not cell.fresh]
         for least in SIZES:
             for cell in cells:
-                if len(cell.facets) > least:
-                    self.hold_facets(cell, b"")
-                    cell.away = True
+                if len(cell.facets or b"") > least:
+                    self.hold_facets(cell, None)
                     if self._held <= FACETS_HELD_MAX * 3 // 4:
                         return

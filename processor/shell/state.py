@@ -180,6 +180,7 @@ class State:
             commands.append(("HSET", self.store.key(b"files"), *itertools.chain.from_iterable(self._moved.items())))
             self._moved = {}
         await self.store.flush(commands, packed)
+        del commands, packed  # so that what they took can be given back
         self._sparing.spare(len(changed))
 
     async def read_facets(self, usage: PrincipalUsage) -> None:
@@ -187,7 +188,7 @@ class State:
         (answer,) = await self.store.read_many([("HGETALL", self.store.shard_key(usage.shard, b"f", usage.key))])
         for packed_action, packed in dict(answer).items():
             cell = usage.cells.get(self.names.find(packed_action))
-            if cell is not None and cell.away:
+            if cell is not None and cell.facets is None:
                 self._sparing.hold_facets(cell, packed)
 
     async def _read_behind(self, changed: Iterable[PrincipalUsage]) -> None:
@@ -196,7 +197,7 @@ class State:
             (usage, cell)
             for usage in changed
             for cell in map(usage.cells.__getitem__, usage.dirty)
-            if cell.away and cell.fresh
+            if cell.facets is None and cell.fresh
         ]
         ledger, hashes = self.ledger, self.names.hashes
         days = ledger.days.find_behind(ledger.loaded)
@@ -212,7 +213,6 @@ class State:
         answers = await self.store.read_many(wanted)
         for (_, cell), packed in zip(facets, answers, strict=False):
             self._sparing.hold_facets(cell, packed or b"")
-            cell.away = False
         ledger.days.learn(days, [int(count or 0) for count in answers[len(facets) :]])
 
     def _write_usage(self, usage: PrincipalUsage) -> Iterator[Command]:
@@ -224,9 +224,10 @@ class State:
             cell.dirty = False
             cells += (hashes[action], pack_cell(cell))
             if cell.fresh:
-                self._sparing.hold_facets(cell, pack_facets(cell.read_facets()))
+                packed = pack_facets(cell.read_facets())
+                self._sparing.hold_facets(cell, packed)
                 cell.fresh = ()
-                facets += (hashes[action], cell.facets)
+                facets += (hashes[action], packed)
         if not usage.stored:
             usage.stored = True
             yield ("HSET", self.store.shard_key(usage.shard, b"p"), usage.key, pack_principal(usage.principal))
