@@ -115,12 +115,13 @@ def build_use(
 ) -> Uses:
     """A use as an intake hands it to a ledger, its time noted; `event` stands for the event's id."""
     ledger.tally.note_time(ledger.tally.log_of(session.origin.account_id, time), time)
-    calls = Calls()
+    calls, sessions = Calls(), Sessions()
+    sessions.add(session.origin.actor, session.operator, session.origin.via, session.origin.account_id)
     calls.add(session.origin.actor, Effect(None, tuple(actions), outcome))
     hashed = (event * 0x9E3779B97F4A7C15 + 1) % 2**64 ^ session.origin.actor.salt
     first, none = np.zeros(1, np.int64), np.zeros(0, np.uint64)
     return Uses(
-        calls, Sessions([session]), [Place("eu-central-1", session.origin.account_id)], first, first, first, np.array([time]),
+        calls, sessions, [Place("eu-central-1", session.origin.account_id)], first, first, first, np.array([time]),
         np.array([hashed or 1], np.uint64), first, first, none, None,
     )  # fmt: skip
 

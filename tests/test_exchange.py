@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.compiled import Numbers
-from processor.core.sessions import Actor, Calls, Effect, Origin, Place, Session, Sessions, key_of, shard_of
+from processor.core.sessions import Actor, Calls, Effect, Place, Sessions, key_of, shard_of
 from processor.core.uses import Uses
 from processor.core.uses_reader import UnreadableUses, UsesReader, cut_applied
 from processor.core.uses_writer import SliceRows, UsesWriter
@@ -43,14 +43,13 @@ def build_uses(rows: list[tuple[int, int, int, int, int]]) -> Uses:
         columns.append((call, operator, row % 2, time, row, arns, arns + count))
         arns += count
     table: Numbers = np.array(columns, np.int64).reshape(-1, 7)
-    sessions = [
-        Session(Origin(ACTORS[0], "lambda.amazonaws.com" * (number % 2), ACCOUNT), f"operator {number}")
-        for number in range(4)
-    ]
+    sessions = Sessions()
+    for number in range(4):
+        sessions.add(ACTORS[0], f"operator {number}", "lambda.amazonaws.com" * (number % 2), ACCOUNT)
     events = [(row + 1) ^ calls.actors[row].salt for row in range(len(rows))]
     texts = Arns(arns)
     return Uses(
-        calls, Sessions(sessions), [Place("eu-central-1", ACCOUNT), Place(None, ACCOUNT)],
+        calls, sessions, [Place("eu-central-1", ACCOUNT), Place(None, ACCOUNT)],
         table[:, 0], table[:, 1], table[:, 2], table[:, 3], np.array(events, np.uint64), table[:, 5], table[:, 6],
         np.array([hash(text) % 2**63 for text in texts.texts], np.uint64), texts, table[:, 4],
     )  # fmt: skip

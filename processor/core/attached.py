@@ -23,7 +23,7 @@ class Attached:
         self.cell_count = 0
         self.widest = 1
         self.operators: Words = np.zeros(64, np.uint64)
-        self.vias: Words = np.zeros(64, np.uint64)
+        self.vias: Words = np.zeros(0, np.uint64)
         self.session_count = 0
         self.regions: Words = np.zeros(0, np.uint64)
 
@@ -34,9 +34,12 @@ class Attached:
         known, size = self.session_count, len(self.sessions)
         if known == size:
             return
-        self.operators, self.vias = grow(self.operators, size), grow(self.vias, size)
+        self.operators = grow(self.operators, size)
         self.operators[known:size] = np.array(list(map(hash_text, self.sessions.operators[known:])), np.uint64)
-        self.vias[known:size] = np.array([origin.via_hash for origin in self.sessions.origins[known:]], np.uint64)
+        vias, origins = len(self.vias), self.sessions.origins
+        if vias < len(origins):
+            fresh = [origin.via_hash for origin in origins[vias:]]
+            self.vias = np.concatenate((self.vias, np.array(fresh, np.uint64)))
         self.session_count = size
 
     def reach(self, count: int) -> None:

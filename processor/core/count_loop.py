@@ -102,7 +102,7 @@ def count_loop(
     calls: Read[Numbers], sessions: Read[Numbers], where: Read[Numbers], times: Read[Numbers], events: Read[Words],
     arns_from: Read[Numbers], arns_to: Read[Numbers], arn_hashes: Read[Words],
     outcomes: Read[Octets], cells_from: Read[Halves], cells_to: Read[Halves], call_cells: Read[Halves],
-    operators: Read[Words], vias: Read[Words], regions: Read[Words],
+    operators: Read[Words], origins: Read[Halves], vias: Read[Words], regions: Read[Words],
     seen: Words, log: Words,
     cells: Table[Numbers], marks: Octets, facet_counts: Table[Octets], met: Words,
     changed: Halves, day_keys: Words, day_counts: Numbers, facets: Table[Numbers], notes: Numbers,
@@ -154,7 +154,8 @@ def count_loop(
                 row = notes[NEW_FACETS]
                 facets[row, 0], facets[row, 1], facets[row, 2] = cell, REGION, where[use]
                 notes[NEW_FACETS] = row + 1
-            if vias[session] != EMPTY and note_facet(cell, VIA, vias[session], marks, facet_counts, met, notes):
+            via = vias[origins[session]]
+            if via != EMPTY and note_facet(cell, VIA, via, marks, facet_counts, met, notes):
                 row = notes[NEW_FACETS]
                 facets[row, 0], facets[row, 1], facets[row, 2] = cell, VIA, session
                 notes[NEW_FACETS] = row + 1

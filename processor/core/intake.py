@@ -132,7 +132,7 @@ class Intake:
         resolve_loop(
             self.seed, todo, batch.rows.places, batch.rows.hashes,
             memory.who_keys, memory.who_values, memory.by_caller.keys, memory.by_caller.values,
-            memory.by_role.keys, memory.by_role.values, memory.actor_numbers, memory.session_logs,
+            memory.by_role.keys, memory.by_role.values, memory.sessions.origin_numbers, memory.actor_numbers, memory.origin_logs,
             memory.by_shape.keys, memory.by_shape.values, memory.stops, memory.by_place.keys, memory.by_place.values,
             memory.place_logs, memory.by_call.keys, memory.by_call.values, memory.kinds, memory.salts, memory.needles,
             self._logs.firsts, notes, columns.calls, columns.sessions, columns.places, columns.times,
@@ -186,7 +186,7 @@ class Intake:
                     continue
                 known[SESSION] = session
             elif number == UNKNOWN and 0 < times[at] <= future:
-                sight.reach_call(memory.sessions.origins[session].actor, shape, pending, looked_up=True)
+                sight.reach_call(memory.sessions.origin_of(session).actor, shape, pending, looked_up=True)
                 again.append(row)
                 continue
             slow.append((known, times[at]))
@@ -213,7 +213,7 @@ class Intake:
         row, session_number, shape_number, place_number, number = known
         if shape_number < 0 or memory.shapes[shape_number].stop == BAD:
             shape_number = self._sight.find_shape(batch, row, pending)
-        actor, shape = memory.sessions.origins[session_number].actor, memory.shapes[shape_number]
+        actor, shape = memory.sessions.origin_of(session_number).actor, memory.shapes[shape_number]
         if place_number < 0:
             place_number = self._sight.find_place(batch, row, pending)
         if shape.stop:
@@ -252,9 +252,10 @@ class Intake:
         """The number of the log that a record stands in: that of its recipient, else of its caller's account."""
         memory = self._sight.memory
         account_id = memory.places[place_number].account_id
-        logs, number = (memory.place_logs, place_number) if account_id else (memory.session_logs, session_number)
+        origin = memory.sessions.origin_numbers[session_number]
+        logs, number = (memory.place_logs, place_number) if account_id else (memory.origin_logs, origin)
         if logs[number] == NO_LOG:
-            logs[number] = self._logs.number(account_id or memory.sessions.origins[session_number].account_id, time)
+            logs[number] = self._logs.number(account_id or memory.sessions.origins[origin].account_id, time)
         return int(logs[number])
 
     def _settle(self, number: int, shape: Shape, batch: Batch, row: int) -> int | None:

@@ -152,7 +152,8 @@ class Ledger:
             count_loop(
                 order, begin, end, span is None, self.until, uses.call, uses.session, uses.place, uses.time, uses.event,
                 uses.arns_from, uses.arns_to, uses.arn_hashes, attached.outcomes, attached.cells_from, attached.cells_to,
-                attached.cells, attached.operators, attached.vias, attached.regions, seen, log, self._numbers, self._marks,
+                attached.cells, attached.operators, uses.sessions.origin_numbers, attached.vias, attached.regions,
+                seen, log, self._numbers, self._marks,
                 self._facet_counts, self._met.keys, self._changed, self.days.changes.keys,
                 self.days.changes.values,
                 facets, notes,
@@ -188,7 +189,7 @@ class Ledger:
             if facet == REGION:
                 cells[index].note_facet(REGION, places[place].region or "")
             else:
-                cells[index].note_facet(VIA, sessions.origins[place].via)
+                cells[index].note_facet(VIA, sessions.origin_of(place).via)
 
     def _attach(self, uses: Uses) -> None:
         """Find or make the cells of calls that are new to this ledger."""

@@ -7,7 +7,7 @@ from processor.core.compiled import Halves, Numbers, Octets, Words
 from processor.core.key_tables import KeyTable, grow
 from processor.core.principals import Principal
 from processor.core.resolve_loop import NO_LOG
-from processor.core.sessions import Actor, Calls, Effect, Origin, Place, Sessions, Shape
+from processor.core.sessions import Actor, Calls, Effect, Place, Sessions, Shape
 
 SESSIONS_MAX = 65_536
 CALLS_MAX = 131_072
@@ -42,7 +42,6 @@ class Memory:
         self.shape_numbers: dict[tuple[str, str, int, str], int] = {}
         self.texts: dict[str, str] = {}
         self.actors: dict[ActorKey, Actor] = {}
-        self.origins: dict[tuple[int, str, str], Origin] = {}
         self.who_keys: Words = np.zeros(CALLERS, np.uint64)
         self.who_values: Numbers = np.zeros(CALLERS, np.int64)
         self.by_caller, self.by_role = KeyTable(), KeyTable()
@@ -50,14 +49,14 @@ class Memory:
         self.shape_keys: dict[int, int] = {}
         self.place_keys: dict[int, int] = {}
         self.actor_numbers: Halves = np.zeros(64, np.int32)
+        self.origin_logs: Halves = np.zeros(64, np.int32)
         self.stops: Numbers = np.zeros(64, np.int64)
         self.needles: Words = np.zeros((64, 3), np.uint64)
         self.kinds: Octets = np.zeros(64, np.uint8)
-        self.session_logs: Halves = np.zeros(64, np.int32)
         self.place_logs: Numbers = np.zeros(64, np.int64)
         self.salts: Words = np.zeros(64, np.uint64)
         self._fresh_kinds: list[int] = []
-        self._settled = (0, 0, 0)
+        self._settled = (0, 0)
 
     def is_full(self) -> bool:
         """Whether a bound was passed."""
@@ -73,8 +72,7 @@ class Memory:
         """Make room in all tables for what so many rows may bring."""
         for table in (self.by_caller, self.by_shape, self.by_place, self.by_call):
             table.reserve(rows)
-        sessions = len(self.sessions) + rows
-        self.actor_numbers, self.session_logs = grow(self.actor_numbers, sessions), grow(self.session_logs, sessions)
+        self.sessions.reserve(rows)
 
     def open_actor(self, key: ActorKey, principal: Principal | None, excluded: str | None) -> Actor:
         """A new actor."""
@@ -85,20 +83,18 @@ class Memory:
         return actor
 
     def add_session(self, actor: Actor, operator: str, via: str, account_id: str) -> int:
-        key = (actor.number, via, account_id)
-        origin = self.origins.get(key)
-        if origin is None:
-            origin = self.origins[key] = Origin(actor, via, account_id)
+        known = len(self.sessions.origins)
         # One name is that of sessions of many roles.
-        number = self.sessions.add(origin, self.texts.setdefault(operator, operator))
-        self.session_logs = grow(self.session_logs, number + 1)
-        self.session_logs[number] = NO_LOG
+        number = self.sessions.add(actor, self.texts.setdefault(operator, operator), via, account_id)
+        size = len(self.sessions.origins)
+        self.actor_numbers, self.origin_logs = grow(self.actor_numbers, size), grow(self.origin_logs, size)
+        self.actor_numbers[known:size], self.origin_logs[known:size] = actor.number, NO_LOG
         return number
 
     def add_named(self, model: int, name: str) -> None:
-        """Add a session that is as another but for its name, and whose numbers the loop has noted."""
-        like = self.sessions.origins[model]
-        self.sessions.add(like, self.texts.setdefault(name, name) if like.actor.principal is not None else "")
+        """Add a session that is as another but for its name, and whose origin the loop has noted."""
+        is_known = self.sessions.origin_of(model).actor.principal is not None
+        self.sessions.operators.append(self.texts.setdefault(name, name) if is_known else "")
 
     def add_place(self, place: Place) -> int:
         number = len(self.places)
@@ -113,10 +109,7 @@ class Memory:
 
     def settle(self, pending: "Pending") -> None:
         """Write what was added since the last time, and give the keys of `pending` their numbers."""
-        sessions, shapes, calls = self._settled
-        size = len(self.sessions)
-        self.actor_numbers = grow(self.actor_numbers, size)
-        self.actor_numbers[sessions:size] = [origin.actor.number for origin in self.sessions.origins[sessions:]]
+        shapes, calls = self._settled
         size, fresh = len(self.shapes), self.shapes[shapes:]
         self.stops, self.needles = grow(self.stops, size), grow(self.needles, size)
         self.stops[shapes:size] = [bool(shape.stop) for shape in fresh]
@@ -126,7 +119,7 @@ class Memory:
         self.kinds = grow(self.kinds, size)
         self.kinds[calls:size] = self._fresh_kinds
         self._fresh_kinds = []
-        self._settled = (len(self.sessions), len(self.shapes), size)
+        self._settled = (len(self.shapes), size)
         for table, found in (
             (self.by_caller, pending.sessions),
             (self.by_role, pending.roles),

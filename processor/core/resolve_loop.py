@@ -103,8 +103,8 @@ def find_or_add(keys: Words, values: Numbers, key: np.uint64, notes: Numbers, co
 
 @inner
 def reach_session(
-    at: int, end: int, seed: np.uint64, keys: Words, values: Numbers, role_keys: Words, role_values: Numbers, actors: Halves,
-    logs: Halves, notes: Numbers, born: Table[Numbers],
+    at: int, end: int, seed: np.uint64, keys: Words, values: Numbers, role_keys: Words, role_values: Numbers, origins: Halves,
+    notes: Numbers, born: Table[Numbers],
 ) -> tuple[int, np.uint64, np.uint64]:  # fmt: skip
     """The session of a userIdentity, its hash, and that of all but its name, if that was asked for. One that is as another but
     for its name is made here."""
@@ -118,7 +118,7 @@ def reach_session(
         return UNKNOWN, caller, role
     new, model = notes[BORN], role_values[slot]
     session = notes[SESSIONS] + new
-    actors[session], logs[session] = actors[model], logs[model]
+    origins[session] = origins[model]
     values[find_slot(keys, caller)] = session
     born[new, MODEL], born[new, NAME_AT], born[new, NAME_END] = model, begin, close
     notes[BORN] = new + 1
@@ -129,7 +129,8 @@ def reach_session(
 def resolve_loop(
     seed: Word, todo: Read[Numbers], places: Read[Table[Numbers]], hashes: Read[Table[Words]],
     who_keys: Words, who_values: Numbers, session_keys: Words, session_values: Numbers,
-    role_keys: Read[Words], role_values: Read[Numbers], actors: Halves, session_logs: Halves,
+    role_keys: Read[Words], role_values: Read[Numbers], origins: Halves,
+    actors: Read[Halves], origin_logs: Read[Halves],
     shape_keys: Words, shape_values: Numbers, stops: Read[Numbers], place_keys: Words, place_values: Numbers,
     place_logs: Read[Numbers], call_keys: Words, call_values: Numbers, kinds: Read[Octets], salts: Read[Words],
     needles: Read[Table[Words]], firsts: Numbers, notes: Numbers,
@@ -149,15 +150,17 @@ def resolve_loop(
         if session < 0:
             session, caller, role = reach_session(
                 places[row, WHO_AT], places[row, WHO_END], np.uint64(seed), session_keys, session_values, role_keys, role_values,
-                actors, session_logs, notes, born,
+                origins, notes, born,
             )  # fmt: skip
             if session >= 0:
                 who_keys[slot], who_values[slot] = who, session
         shape = find_or_add(shape_keys, shape_values, hashes[row, SHAPE], notes, NEW_SHAPES)
         place = find_or_add(place_keys, place_values, hashes[row, PLACE], notes, NEW_PLACES)
-        call = NOT_LOOKED_UP
-        if session >= 0 and shape >= 0 and place >= 0 and actors[session] != NOBODY and stops[shape] == 0:
-            call = find_or_add(call_keys, call_values, key_of_call(actors[session], shape), notes, NEW_CALLS)
+        call, actor, log = NOT_LOOKED_UP, NOBODY, NO_LOG
+        if session >= 0:
+            actor, log = actors[origins[session]], origin_logs[origins[session]]
+        if session >= 0 and shape >= 0 and place >= 0 and actor != NOBODY and stops[shape] == 0:
+            call = find_or_add(call_keys, call_values, key_of_call(actor, shape), notes, NEW_CALLS)
         # A row that made something pending is never put off, so that in the end nothing is.
         fresh = session == UNKNOWN or shape == UNKNOWN or place == UNKNOWN
         pending = session == PENDING or shape == PENDING or place == PENDING or call == PENDING
@@ -166,9 +169,10 @@ def resolve_loop(
             waiting += 1
             continue
         time = places[row, TIME]
-        log = NO_LOG
-        if session >= 0 and place >= 0:
-            log = place_logs[place] if place_logs[place] != NO_LOG else session_logs[session]
+        if place < 0:
+            log = NO_LOG
+        elif place_logs[place] != NO_LOG:
+            log = place_logs[place]
         if call < 0 or log == NO_LOG or time == 0 or time > future or kinds[call] == LOOKED_AT:
             asked[asking, ROW], asked[asking, SESSION] = row, session
             asked[asking, SHAPE_NUMBER], asked[asking, PLACE_NUMBER], asked[asking, CALL_NUMBER] = shape, place, call
@@ -192,6 +196,6 @@ def resolve_loop(
             proofs[proving] = row
             proving += 1
         calls[row], sessions[row], where[row], times[row] = call, session, place, time
-        events[row] = hashes[row, EVENT] ^ salts[actors[session]]
+        events[row] = hashes[row, EVENT] ^ salts[actor]
     notes[NEWEST], notes[SECOND_NEWEST] = newest, second
     notes[ASKED], notes[PROOFS], notes[LATER] = asking, proving, waiting

@@ -1,15 +1,16 @@
 """Who calls, and what: the parts of a use that many uses have in common."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import Any, NamedTuple
 
+import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from processor.core.actions import ActionRule
-from processor.core.key_tables import EVENT_BITS, SHARD_SHIFT
+from processor.core.compiled import Halves
+from processor.core.key_tables import EVENT_BITS, SHARD_SHIFT, grow
 from processor.core.principals import Principal
 
 SHARDS = 64
@@ -101,27 +102,41 @@ class Session(NamedTuple):
 
 
 class Sessions:
-    """Sessions by number: there are many of them, so that each takes two places in lists and nothing of its own."""
+    """Sessions by number: there are many of them, so that each is a text and the number of its origin, and nothing of its own."""
 
-    __slots__ = ("operators", "origins")
+    __slots__ = ("_numbers", "operators", "origin_numbers", "origins")
 
-    def __init__(self, sessions: Iterable[Session] = ()) -> None:
-        self.origins: list[Origin] = []
+    def __init__(self) -> None:
         self.operators: list[str] = []
-        for session in sessions:
-            self.add(*session)
+        self.origins: list[Origin] = []
+        self.origin_numbers: Halves = np.zeros(64, np.int32)
+        self._numbers: dict[tuple[int, str, str], int] = {}
 
-    def add(self, origin: Origin, operator: str) -> int:
+    def reserve(self, more: int) -> None:
+        """Make room for the origins of so many more, for a loop to write them."""
+        self.origin_numbers = grow(self.origin_numbers, len(self.operators) + more)
+
+    def add(self, actor: Actor, operator: str, via: str, account_id: str) -> int:
         """Add one; answers its number."""
-        self.origins.append(origin)
+        key = (actor.number, via, account_id)
+        origin = self._numbers.get(key)
+        if origin is None:
+            origin = self._numbers[key] = len(self.origins)
+            self.origins.append(Origin(actor, via, account_id))
+        number = len(self.operators)
+        self.reserve(1)
+        self.origin_numbers[number] = origin
         self.operators.append(operator)
-        return len(self.operators) - 1
+        return number
+
+    def origin_of(self, number: int) -> Origin:
+        return self.origins[int(self.origin_numbers[number])]
 
     def __len__(self) -> int:
         return len(self.operators)
 
     def __getitem__(self, number: int) -> Session:
-        return Session(self.origins[number], self.operators[number])
+        return Session(self.origin_of(number), self.operators[number])
 
 
 def hash_text(text: str) -> int:

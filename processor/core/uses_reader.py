@@ -9,7 +9,7 @@ import numpy as np
 
 from processor.core.compiled import Flags, Numbers, Words
 from processor.core.principals import Principal
-from processor.core.sessions import Actor, Calls, Effect, Origin, Place, Sessions, hash_text
+from processor.core.sessions import Actor, Calls, Effect, Place, Sessions, hash_text
 from processor.core.uses import Uses
 from topics.uses import NO_ORDER, Batch, UsingPrincipal
 
@@ -47,7 +47,6 @@ class UsesReader:
         self._calls = Calls()
         self._effects: dict[tuple[int, tuple[int, ...]], Effect] = {}
         self._sessions = Sessions()
-        self._origins: dict[str, Origin] = {}
         self._places: list[Place] = []
         self._actors: dict[tuple[str, str | None], Actor] = {}
         self._call_numbers: dict[tuple[int, int, tuple[int, ...]], int] = {}
@@ -125,10 +124,7 @@ class UsesReader:
         key = (operator, via)
         number = self._session_numbers.get(key)
         if number is None:
-            origin = self._origins.get(via)
-            if origin is None:
-                origin = self._origins[via] = Origin(_NOBODY, via, "")
-            number = self._session_numbers[key] = self._sessions.add(origin, operator)
+            number = self._session_numbers[key] = self._sessions.add(_NOBODY, operator, via, "")
         return number
 
     def _number_place(self, region: str) -> int:
