@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from processor.core.actions import ActionMap, ActionRules
 from processor.core.catalogue import build_catalogue
+from processor.core.count_loop import REGION_BITS
 from processor.core.facets import FACET_CHARS_MAX, FACETS_MAX, OPERATOR, RESOURCE, VIA
 from processor.core.horizon import Horizon
 from processor.core.ledger import Ledger
@@ -335,6 +336,26 @@ def test_regions_of_uses_are_kept_and_bounded() -> None:
     cell = cell_of(apply(*(build_record(n, NOON, awsRegion=f"r-{n}") for n in range(FACETS_MAX + 1))))
     assert len(cell.read_facets().regions) == FACETS_MAX
     assert cell.read_facets().overflow
+
+
+def test_regions_beyond_those_that_have_a_bit_are_kept_and_bounded_as_well() -> None:
+    calls = [call_as(f"role-{n}", n, NOON, awsRegion=f"r-{n}") for n in range(REGION_BITS + 9)]
+    again = [call_as(f"role-{n}", 1_000 + n, NOON + 1, awsRegion=f"r-{n}") for n in range(REGION_BITS + 9)]
+    many = [call_as("role-70", 2_000 + n, NOON + 2, awsRegion=f"r-{n}") for n in range(55, REGION_BITS + 9)]
+    pipeline = apply(*calls)
+    for each in pipeline.ledger.principals.values():
+        for cell in each.cells.values():
+            cell.fresh = ()
+    feed(pipeline, again)
+    feed(pipeline, many)
+    for usage in pipeline.ledger.principals.values():
+        number = int(usage.principal.arn.rpartition("-")[2])
+        found = usage.cells[0].read_facets()
+        if number != 70:
+            assert found.regions == [], "one that was met is not handed out again"
+        else:
+            # With r-70, which was met before, that is one more than are kept: the last stands for all that are not.
+            assert found.regions == [*(f"r-{n}" for n in range(55, 70)), "r-71"]
 
 
 def test_refusals_leave_no_facets() -> None:

@@ -11,9 +11,11 @@ from processor.core.facets import FACETS_MAX, OPERATOR, REGION, RESOURCE, VIA
 from processor.core.key_tables import EMPTY, combine, find_slot
 from processor.core.sessions import DENIED, SUCCEEDED
 
-COUNT, DENIED_COUNT, FIRST, LAST, FIRST_SUCCESS, LAST_SUCCESS, DAY_COUNT = range(7)
-CELL_NUMBERS = 7
-"""Columns of a cell."""
+COUNT, DENIED_COUNT, FIRST, LAST, FIRST_SUCCESS, LAST_SUCCESS, DAY_COUNT, REGIONS = range(8)
+CELL_NUMBERS = 8
+"""Columns of a cell; REGIONS is a bit for each region that was met, of those that have one."""
+
+REGION_BITS = 63
 
 CHANGED = 128
 """Of a cell's marks: it is in the list of changed ones. The low bits say which facets overflowed."""
@@ -33,6 +35,16 @@ _DAY_SECONDS = 86_400
 
 
 @inner
+def keep_facet(cell: int, facet: int, marks: Octets, facet_counts: Table[Octets]) -> bool:
+    """Whether there is room for one more value of a cell's facet; it is taken, or a mark made that there were more."""
+    if facet_counts[cell, facet] >= FACETS_MAX:
+        marks[cell] |= np.uint8(1 << facet)
+        return False
+    facet_counts[cell, facet] += np.uint8(1)
+    return True
+
+
+@inner
 def note_facet(
     cell: int, facet: int, hashed: np.uint64, marks: Octets, facet_counts: Table[Octets], met: Words, notes: Numbers
 ) -> bool:
@@ -44,12 +56,30 @@ def note_facet(
     slot = find_slot(met, key)
     if met[slot] != EMPTY:
         return False
-    if facet_counts[cell, facet] >= FACETS_MAX:
-        marks[cell] |= np.uint8(1 << facet)
-    else:
+    if keep_facet(cell, facet, marks, facet_counts):
         met[slot] = key
         notes[MET] += 1
-        facet_counts[cell, facet] += np.uint8(1)
+    return True
+
+
+@inner
+def note_region(
+    cell: int,
+    bit: int,
+    hashed: np.uint64,
+    cells: Table[Numbers],
+    marks: Octets,
+    facet_counts: Table[Octets],
+    met: Words,
+    notes: Numbers,
+) -> bool:
+    """As `note_facet`, of a region: it is looked at by nearly every use, and the first ones that a ledger meets have a bit."""
+    if bit < 0:
+        return note_facet(cell, REGION, hashed, marks, facet_counts, met, notes)
+    if cells[cell, REGIONS] >> bit & 1 or marks[cell] >> np.uint8(REGION) & np.uint8(1):
+        return False
+    if keep_facet(cell, REGION, marks, facet_counts):
+        cells[cell, REGIONS] |= 1 << bit
     return True
 
 
@@ -102,7 +132,7 @@ def count_loop(
     calls: Read[Numbers], sessions: Read[Numbers], where: Read[Numbers], times: Read[Numbers], events: Read[Words],
     arns_from: Read[Numbers], arns_to: Read[Numbers], arn_hashes: Read[Words],
     outcomes: Read[Octets], cells_from: Read[Halves], cells_to: Read[Halves], call_cells: Read[Halves],
-    operators: Read[Words], origins: Read[Halves], vias: Read[Words], regions: Read[Words],
+    operators: Read[Words], origins: Read[Halves], vias: Read[Words], regions: Read[Words], region_bits: Read[Numbers],
     seen: Words, log: Words,
     cells: Table[Numbers], marks: Octets, facet_counts: Table[Octets], met: Words,
     changed: Halves, day_keys: Words, day_counts: Numbers, facets: Table[Numbers], notes: Numbers,
@@ -149,8 +179,8 @@ def count_loop(
                 row = notes[NEW_FACETS]
                 facets[row, 0], facets[row, 1], facets[row, 2] = cell, OPERATOR, session
                 notes[NEW_FACETS] = row + 1
-            region = regions[where[use]]
-            if note_facet(cell, REGION, region, marks, facet_counts, met, notes):
+            place_bit, region = region_bits[where[use]], regions[where[use]]
+            if note_region(cell, place_bit, region, cells, marks, facet_counts, met, notes):
                 row = notes[NEW_FACETS]
                 facets[row, 0], facets[row, 1], facets[row, 2] = cell, REGION, where[use]
                 notes[NEW_FACETS] = row + 1

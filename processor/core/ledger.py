@@ -27,6 +27,7 @@ from processor.core.count_loop import (
     NEW_FACETS,
     NEXT,
     NOTES,
+    REGIONS,
     SEEN,
     USES,
     count_loop,
@@ -66,7 +67,7 @@ class Ledger:
         self._principals: dict[int, PrincipalUsage] = {}
         self._usages: dict[int, PrincipalUsage] = {}
         self._dirty: list[PrincipalUsage] = []
-        self._attached = Attached(Calls(), Sessions(), [])
+        self._attached = Attached(Calls(), Sessions(), [], {})
         self._cells: list[Cell] = []
         self._numbers: Numbers = np.zeros((64, CELL_NUMBERS), np.int64)
         self._marks: Octets = np.zeros(64, np.uint8)
@@ -153,7 +154,7 @@ class Ledger:
                 order, begin, end, span is None, self.until, uses.call, uses.session, uses.place, uses.time, uses.event,
                 uses.arns_from, uses.arns_to, uses.arn_hashes, attached.outcomes, attached.cells_from, attached.cells_to,
                 attached.cells, attached.operators, uses.sessions.origin_numbers, attached.vias, attached.regions,
-                seen, log, self._numbers, self._marks,
+                attached.region_bits, seen, log, self._numbers, self._marks,
                 self._facet_counts, self._met.keys, self._changed, self.days.changes.keys,
                 self.days.changes.values,
                 facets, notes,
@@ -195,7 +196,7 @@ class Ledger:
         """Find or make the cells of calls that are new to this ledger."""
         attached = self._attached
         if attached.calls is not uses.calls:
-            attached = self._attached = Attached(uses.calls, uses.sessions, uses.places)
+            attached = self._attached = Attached(uses.calls, uses.sessions, uses.places, attached.bits)
         attached.add_sessions()
         attached.reach(len(uses.calls))
         fresh = uses.call[attached.cells_to[uses.call] == 0]
@@ -233,7 +234,7 @@ class Ledger:
         self._numbers, self._marks = grow(self._numbers, size), grow(self._marks, size)
         self._facet_counts, self._changed = grow(self._facet_counts, size), grow(self._changed, size)
         self._numbers[known:size] = [
-            (c.count, c.denied, c.first, c.last, c.first_success, c.last_success, c.day_count) for c in fresh
+            (c.count, c.denied, c.first, c.last, c.first_success, c.last_success, c.day_count, 0) for c in fresh
         ]
         self._marks[known:size], self._facet_counts[known:size] = 0, 0
         for row, cell in enumerate(fresh, known):
@@ -253,7 +254,9 @@ class Ledger:
         changed = self._changed[: self._changes]
         self._marks[changed] &= CHANGED - 1
         owners = self.owners[changed].tolist()
-        for index, owner, numbers in zip(changed.tolist(), owners, self._numbers[changed].tolist(), strict=True):
+        for index, owner, numbers in zip(
+            changed.tolist(), owners, self._numbers[changed, :REGIONS].tolist(), strict=True
+        ):
             cell = self._cells[index]
             (
                 cell.count, cell.denied, cell.first, cell.last, first_success, last_success, cell.day_count,
