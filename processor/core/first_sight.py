@@ -8,7 +8,7 @@ from processor.core.batches import Batch
 from processor.core.memory import Memory, Pending
 from processor.core.principals import Known, UserIdentity, decode_user_identity, differs_by_name, resolve_caller
 from processor.core.records import NOT_IAM_SOURCES, Record, is_denied, is_not_iam
-from processor.core.resolve_loop import LOOKED_AT, NO_PRINCIPAL, NOBODY, OUT_OF_SCOPE, PLAIN, PROVED, UNKNOWN
+from processor.core.resolve_loop import NOBODY, UNKNOWN
 from processor.core.scan import PLACE, SHAPE
 from processor.core.sessions import DENIED, FAILED, SUCCEEDED, Actor, Effect, Place, Scope, Shape
 
@@ -51,7 +51,7 @@ class FirstSight:
         caller = resolve_caller(found, self._known)
         principal = caller.principal
         key = ("", None, "") if principal is None else (principal.arn, principal.unique_id, principal.kind)
-        actor = self.memory.actors.get(key)
+        actor = self.memory.actors_by_key.get(key)
         if actor is None:
             excluded = "no_principal" if principal is None else None
             if principal is not None and not self._scope.covers(principal):
@@ -104,27 +104,15 @@ class FirstSight:
             pending.places[hashed] = UNKNOWN if record is None else number
         return number
 
-    def reach_call(self, actor: Actor, shape_number: int, pending: Pending, *, looked_up: bool) -> int:
-        """The number of the call of an actor and a shape, opened where it is new. `looked_up`: the loop itself had none."""
+    def reach_call(self, actor: Actor, shape_number: int, pending: Pending) -> int:
+        """The number of the call of an actor and a shape, opened where it is new."""
         key = (actor.number << 32 | shape_number) + 1
         number = pending.calls.get(key, UNKNOWN)
-        if number < 0 and not looked_up:
+        if number < 0:
             number = self.memory.by_call.find(key)
         if number < 0:
-            number = pending.calls[key] = self._open_call(actor, self.memory.shapes[shape_number])
+            number = pending.calls[key] = self.memory.calls.add(actor, self.memory.shapes[shape_number].effect)
         return number
-
-    def _open_call(self, actor: Actor, shape: Shape) -> int:
-        rule = shape.effect.rule
-        if shape.watched:
-            kind = LOOKED_AT
-        elif actor.excluded is not None:
-            kind = NO_PRINCIPAL if actor.excluded == "no_principal" else OUT_OF_SCOPE
-        elif rule is None:
-            kind = LOOKED_AT
-        else:
-            kind = PLAIN if rule.proves is None else PROVED
-        return self.memory.add_call(actor, shape.effect, kind)
 
     def find_other(self, number: int, actions: tuple[int, ...]) -> int:
         """The number of the same call with other actions."""
@@ -135,5 +123,5 @@ class FirstSight:
             other = memory.other_effects.get((effect, actions))
             if other is None:
                 other = memory.other_effects[effect, actions] = Effect(effect.rule, actions, effect.outcome)
-            found = memory.other_calls[number, actions] = memory.add_call(actor, other, PROVED)
+            found = memory.other_calls[number, actions] = memory.calls.add(actor, other)
         return found

@@ -22,6 +22,7 @@ from processor.core.resolve_loop import (
     ASKED_COLUMNS,
     BORN,
     BORN_COLUMNS,
+    CALLS,
     FUTURE,
     LATER,
     LOGS_MOVED,
@@ -34,6 +35,8 @@ from processor.core.resolve_loop import (
     NO_LOG,
     NOBODYS,
     NOTES,
+    OPENED,
+    OPENED_COLUMNS,
     OUTSIDE,
     PROOFS,
     ROW,
@@ -126,18 +129,21 @@ class Intake:
         asked, hashes = np.empty((len(todo), ASKED_COLUMNS), np.int64), np.empty((len(todo), 2), np.uint64)
         proofs, later = np.empty(len(todo), np.int64), np.empty(len(todo), np.int64)
         born = np.empty((len(todo), BORN_COLUMNS), np.int64)
+        opened = np.empty((len(todo), OPENED_COLUMNS), np.int64)
         notes = np.zeros(NOTES, np.int64)
         notes[NEWEST], notes[SECOND_NEWEST] = tally.newest, tally.second_newest
-        notes[UNTIL], notes[FUTURE], notes[SESSIONS] = self.until, self.future, len(memory.sessions)
+        notes[UNTIL], notes[FUTURE] = self.until, self.future
+        notes[SESSIONS], notes[CALLS] = len(memory.sessions), len(memory.calls)
         resolve_loop(
             self.seed, todo, batch.rows.places, batch.rows.hashes,
             memory.who_keys, memory.who_values, memory.by_caller.keys, memory.by_caller.values,
             memory.by_role.keys, memory.by_role.values, memory.sessions.origin_numbers, memory.actor_numbers, memory.origin_logs,
             memory.by_shape.keys, memory.by_shape.values, memory.stops, memory.by_place.keys, memory.by_place.values,
-            memory.place_logs, memory.by_call.keys, memory.by_call.values, memory.kinds, memory.salts, memory.needles,
+            memory.place_logs, memory.by_call.keys, memory.by_call.values,
+            memory.actor_kinds, memory.shape_kinds, memory.salts, memory.needles,
             self._logs.firsts, notes, columns.calls, columns.sessions, columns.places, columns.times,
             columns.events,
-            asked, hashes, proofs, later, born,
+            asked, hashes, proofs, later, born, opened,
         )  # fmt: skip
         memory.by_caller.count += int(notes[NEW_SESSIONS])
         memory.by_shape.count += int(notes[NEW_SHAPES])
@@ -150,6 +156,7 @@ class Intake:
             self._logs.settle()
         for model, start, end in born[: notes[BORN]].tolist():
             memory.add_named(model, read_bytes(start, end).decode())
+        memory.add_calls(opened[: notes[OPENED]])
         count = notes[ASKED]
         return asked[:count], hashes[:count], proofs[: notes[PROOFS]], later[: notes[LATER]]
 
@@ -168,8 +175,8 @@ class Intake:
 
     def _answer(self, batch: Batch, asked: Numbers, hashes: Words, columns: Columns) -> Numbers:
         """Look at rows one by one, and let the loop know from now on what they hold. Answers those that the loop is to be run on
-        again: all that they lacked was a session's number, or a call's."""
-        sight, memory, future = self._sight, self._sight.memory, self.future
+        again: all that they lacked was the number of a session, or of what another row asks about."""
+        sight = self._sight
         pending = Pending()
         rows = asked[:, ROW]
         places = batch.rows.places[rows]
@@ -178,21 +185,17 @@ class Intake:
         again: list[int] = []
         slow: list[tuple[list[int], int]] = []
         for at, (known, (caller, role)) in enumerate(zip(asked.tolist(), hashes.tolist(), strict=True)):
-            row, session, shape, place, number = known
+            row, session, shape, place, _ = known
             if session < 0:
                 session = sight.find_session(read_bytes(starts[at], ends[at]), caller, role, pending)
-                if shape >= 0 and place >= 0:
+                if shape != UNKNOWN and place != UNKNOWN:
                     again.append(row)
                     continue
                 known[SESSION] = session
-            elif number == UNKNOWN and 0 < times[at] <= future:
-                sight.reach_call(memory.sessions.origin_of(session).actor, shape, pending, looked_up=True)
-                again.append(row)
-                continue
             slow.append((known, times[at]))
         if slow:
             self._look_at(batch, slow, columns, pending)
-        memory.settle(pending)
+        sight.memory.settle(pending)
         return np.array(again, np.int64)
 
     def _look_at(self, batch: Batch, slow: list[tuple[list[int], int]], columns: Columns, pending: Pending) -> None:
@@ -223,12 +226,11 @@ class Intake:
         if actor is NO_ACTOR:
             self._reject("bad_userIdentity" if time else "bad_eventTime", shape, batch, row)
             return None
-        if number < 0:  # Also for a record that is refused: others may wait for what the loop asked.
-            looked_up = number == UNKNOWN
-            number = self._sight.reach_call(actor, shape_number, pending, looked_up=looked_up)
         if not time or time > self.future:
             self._reject("future" if time else "bad_eventTime", shape, batch, row)
             return None
+        if number < 0:
+            number = self._sight.reach_call(actor, shape_number, pending)
         log = self._find_log(session_number, place_number, min(time, self.until))
         if time <= self.until:
             self._logs.note_time(log, time)

@@ -6,7 +6,17 @@ from processor.core.actions import ActionRule
 from processor.core.compiled import Halves, Numbers, Octets, Words
 from processor.core.key_tables import KeyTable, grow
 from processor.core.principals import Principal
-from processor.core.resolve_loop import NO_LOG
+from processor.core.resolve_loop import (
+    ACTOR,
+    EFFECT,
+    LOOKED_AT,
+    NO_LOG,
+    NO_PRINCIPAL,
+    OUT_OF_SCOPE,
+    PLAIN,
+    PROVED,
+    WATCHED,
+)
 from processor.core.sessions import Actor, Calls, Effect, Place, Sessions, Shape
 
 SESSIONS_MAX = 65_536
@@ -24,8 +34,18 @@ CALLERS = 65_536
 session is found again by its hash, at some tenths of a microsecond."""
 
 
+KINDS = {None: PLAIN, "no_principal": NO_PRINCIPAL, "out_of_scope": OUT_OF_SCOPE}
+"""Of actors, by the class that their records are excluded for."""
+
 ActorKey = tuple[str, str | None, str]
 """ARN, unique id and kind."""
+
+
+def kind_of(shape: Shape) -> int:
+    if shape.watched:
+        return WATCHED
+    rule = shape.effect.rule
+    return LOOKED_AT if rule is None else PLAIN if rule.proves is None else PROVED
 
 
 class Memory:
@@ -41,7 +61,8 @@ class Memory:
         self.rules: dict[tuple[str, str], ActionRule | None] = {}
         self.shape_numbers: dict[tuple[str, str, int, str], int] = {}
         self.texts: dict[str, str] = {}
-        self.actors: dict[ActorKey, Actor] = {}
+        self.actors: list[Actor] = []
+        self.actors_by_key: dict[ActorKey, Actor] = {}
         self.who_keys: Words = np.zeros(CALLERS, np.uint64)
         self.who_values: Numbers = np.zeros(CALLERS, np.int64)
         self.by_caller, self.by_role = KeyTable(), KeyTable()
@@ -52,11 +73,11 @@ class Memory:
         self.origin_logs: Halves = np.zeros(64, np.int32)
         self.stops: Numbers = np.zeros(64, np.int64)
         self.needles: Words = np.zeros((64, 3), np.uint64)
-        self.kinds: Octets = np.zeros(64, np.uint8)
+        self.actor_kinds: Octets = np.zeros(64, np.uint8)
+        self.shape_kinds: Octets = np.zeros(64, np.uint8)
         self.place_logs: Numbers = np.zeros(64, np.int64)
         self.salts: Words = np.zeros(64, np.uint64)
-        self._fresh_kinds: list[int] = []
-        self._settled = (0, 0)
+        self._settled = 0
 
     def is_full(self) -> bool:
         """Whether a bound was passed."""
@@ -77,9 +98,10 @@ class Memory:
     def open_actor(self, key: ActorKey, principal: Principal | None, excluded: str | None) -> Actor:
         """A new actor."""
         number = len(self.actors)
-        actor = self.actors[key] = Actor(principal, excluded, number)
-        self.salts = grow(self.salts, number + 1)
-        self.salts[number] = actor.salt
+        actor = self.actors_by_key[key] = Actor(principal, excluded, number)
+        self.actors.append(actor)
+        self.salts, self.actor_kinds = grow(self.salts, number + 1), grow(self.actor_kinds, number + 1)
+        self.salts[number], self.actor_kinds[number] = actor.salt, KINDS[excluded]
         return actor
 
     def add_session(self, actor: Actor, operator: str, via: str, account_id: str) -> int:
@@ -103,23 +125,23 @@ class Memory:
         self.place_logs[number] = NO_LOG
         return number
 
-    def add_call(self, actor: Actor, effect: Effect, kind: int) -> int:
-        self._fresh_kinds.append(kind)
-        return self.calls.add(actor, effect)
+    def add_calls(self, opened: Numbers) -> None:
+        """Add the calls that the loop made."""
+        actors, effects = self.actors, [shape.effect for shape in self.shapes]
+        self.calls.actors += [actors[number] for number in opened[:, ACTOR].tolist()]
+        self.calls.effects += [effects[number] for number in opened[:, EFFECT].tolist()]
 
     def settle(self, pending: "Pending") -> None:
         """Write what was added since the last time, and give the keys of `pending` their numbers."""
-        shapes, calls = self._settled
-        size, fresh = len(self.shapes), self.shapes[shapes:]
+        shapes, size = self._settled, len(self.shapes)
+        fresh = self.shapes[shapes:]
         self.stops, self.needles = grow(self.stops, size), grow(self.needles, size)
+        self.shape_kinds = grow(self.shape_kinds, size)
+        self.shape_kinds[shapes:size] = list(map(kind_of, fresh))
         self.stops[shapes:size] = [bool(shape.stop) for shape in fresh]
         needles = [NO_NEEDLES if shape.effect.rule is None else shape.effect.rule.needles for shape in fresh]
         self.needles[shapes:size] = np.array(needles, np.uint64).reshape(-1, 3)
-        size = len(self.calls)
-        self.kinds = grow(self.kinds, size)
-        self.kinds[calls:size] = self._fresh_kinds
-        self._fresh_kinds = []
-        self._settled = (len(self.shapes), size)
+        self._settled = size
         for table, found in (
             (self.by_caller, pending.sessions),
             (self.by_role, pending.roles),

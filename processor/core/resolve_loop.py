@@ -33,23 +33,27 @@ that gave it none, so that it asks again. NOT_LOOKED_UP is a call whose session,
 NOBODY = -1
 """The actor of a session whose userIdentity is no object."""
 
-PLAIN, PROVED, NO_PRINCIPAL, OUT_OF_SCOPE, LOOKED_AT = range(5)
+PLAIN, PROVED, NO_PRINCIPAL, OUT_OF_SCOPE, LOOKED_AT, WATCHED = range(6)
 """What becomes of a call's records: uses as they are; uses by what the parameters prove; none, counted in one of two classes;
-none, each looked at."""
+each is looked at. Its actor and its shape each have one of these; each record of a WATCHED shape is looked at, whoever calls."""
 
 NO_CALL = -1
 
 (
     NEW_SESSIONS, NEW_SHAPES, NEW_PLACES, NEW_CALLS, NEWEST, SECOND_NEWEST, UNTIL, FUTURE, LOGS_MOVED, ASKED,
-    PROOFS, LATER, NOBODYS, OUTSIDE, SESSIONS, BORN,
-) = range(16)  # fmt: skip
-NOTES = 16
-"""What the loop takes and leaves: new keys by table, times, how many rows it hands back, and how many sessions there were before
-those that it made."""
+    PROOFS, LATER, NOBODYS, OUTSIDE, SESSIONS, BORN, CALLS, OPENED,
+) = range(18)  # fmt: skip
+NOTES = 18
+"""What the loop takes and leaves: new keys by table, times, how many rows it hands back, and how many sessions and calls there were
+before those that it made."""
 
 MODEL, NAME_AT, NAME_END = range(3)
 BORN_COLUMNS = 3
 """Columns of the sessions that the loop made: one that is like it but for its name, and where that lies."""
+
+ACTOR, EFFECT = range(2)
+OPENED_COLUMNS = 2
+"""Columns of the calls that the loop made: whose it is, and the number of its shape."""
 
 ROW, SESSION, SHAPE_NUMBER, PLACE_NUMBER, CALL_NUMBER = range(5)
 ASKED_COLUMNS = 5
@@ -69,6 +73,14 @@ _LOW_FIVE = np.uint64(0xFFFFFFFFFF)
 def key_of_call(actor: int, shape: int) -> np.uint64:
     """Exact: both are small numbers."""
     return ((np.uint64(actor) << _R32) | np.uint64(shape)) + _ONE
+
+
+@inner
+def join_kinds(actor: int, shape: int) -> int:
+    """What becomes of the records of a call."""
+    if shape == WATCHED:
+        return LOOKED_AT
+    return shape if actor == PLAIN else actor
 
 
 @inner
@@ -129,17 +141,17 @@ def reach_session(
 def resolve_loop(
     seed: Word, todo: Read[Numbers], places: Read[Table[Numbers]], hashes: Read[Table[Words]],
     who_keys: Words, who_values: Numbers, session_keys: Words, session_values: Numbers,
-    role_keys: Read[Words], role_values: Read[Numbers], origins: Halves,
-    actors: Read[Halves], origin_logs: Read[Halves],
+    role_keys: Read[Words], role_values: Read[Numbers], origins: Halves, actors: Read[Halves], origin_logs: Read[Halves],
     shape_keys: Words, shape_values: Numbers, stops: Read[Numbers], place_keys: Words, place_values: Numbers,
-    place_logs: Read[Numbers], call_keys: Words, call_values: Numbers, kinds: Read[Octets], salts: Read[Words],
-    needles: Read[Table[Words]], firsts: Numbers, notes: Numbers,
+    place_logs: Read[Numbers], call_keys: Words, call_values: Numbers, actor_kinds: Read[Octets], shape_kinds: Read[Octets],
+    salts: Read[Words], needles: Read[Table[Words]], firsts: Numbers, notes: Numbers,
     calls: Numbers, sessions: Numbers, where: Numbers, times: Numbers, events: Words,
     asked: Table[Numbers], asked_hashes: Table[Words], proofs: Numbers, later: Numbers, born: Table[Numbers],
+    opened: Table[Numbers],
 ) -> None:  # fmt: skip
     """Fill `calls`, `sessions`, `where`, `times` and `events` for the rows in `todo`. `asked` are rows for the caller to look
-    at, `proofs` those (filled in) whose parameters it must read, `later` those to be done once it has; `born` are sessions that
-    lack in its list. Places are addresses: the text is all of memory."""
+    at, `proofs` those (filled in) whose parameters it must read, `later` those to be done once it has; `born` are sessions,
+    and `opened` calls, that lack in its lists. Places are addresses: the text is all of memory."""
     newest, second, until, future = notes[NEWEST], notes[SECOND_NEWEST], notes[UNTIL], notes[FUTURE]
     asking = proving = waiting = 0
     for row in todo:
@@ -160,10 +172,17 @@ def resolve_loop(
         if session >= 0:
             actor, log = actors[origins[session]], origin_logs[origins[session]]
         if session >= 0 and shape >= 0 and place >= 0 and actor != NOBODY and stops[shape] == 0:
-            call = find_or_add(call_keys, call_values, key_of_call(actor, shape), notes, NEW_CALLS)
+            key = key_of_call(actor, shape)
+            call = find_or_add(call_keys, call_values, key, notes, NEW_CALLS)
+            if call == UNKNOWN:
+                new = notes[OPENED]
+                opened[new, ACTOR], opened[new, EFFECT] = actor, shape
+                notes[OPENED] = new + 1
+                call = notes[CALLS] + new
+                call_values[find_slot(call_keys, key)] = call
         # A row that made something pending is never put off, so that in the end nothing is.
         fresh = session == UNKNOWN or shape == UNKNOWN or place == UNKNOWN
-        pending = session == PENDING or shape == PENDING or place == PENDING or call == PENDING
+        pending = session == PENDING or shape == PENDING or place == PENDING
         if pending and not fresh:
             later[waiting] = row
             waiting += 1
@@ -173,7 +192,8 @@ def resolve_loop(
             log = NO_LOG
         elif place_logs[place] != NO_LOG:
             log = place_logs[place]
-        if call < 0 or log == NO_LOG or time == 0 or time > future or kinds[call] == LOOKED_AT:
+        kind = LOOKED_AT if call < 0 else join_kinds(actor_kinds[actor], shape_kinds[shape])
+        if kind == LOOKED_AT or log == NO_LOG or time == 0 or time > future:
             asked[asking, ROW], asked[asking, SESSION] = row, session
             asked[asking, SHAPE_NUMBER], asked[asking, PLACE_NUMBER], asked[asking, CALL_NUMBER] = shape, place, call
             asked_hashes[asking, 0], asked_hashes[asking, 1] = caller, role
@@ -188,7 +208,6 @@ def resolve_loop(
                 newest = time
             elif time > second and time != newest:
                 second = time
-        kind = kinds[call]
         if kind in (NO_PRINCIPAL, OUT_OF_SCOPE):
             notes[NOBODYS if kind == NO_PRINCIPAL else OUTSIDE] += 1
             continue
