@@ -305,6 +305,20 @@ async def test_what_memory_forgets_after_a_flush_the_store_still_has(
     assert len(found[0]) > 10
 
 
+async def test_large_facets_are_forgotten_before_small_ones(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await claim_new(connect)
+    state = open_state(store)
+    for number in range(8):
+        for at, name in enumerate(("x" * 100, "y" * 100) if number == 3 else ("x",)):
+            session = build_session(build_principal(f"role{number}"), name)
+            state.ledger.apply_uses([build_use(state.ledger, session, [0], NOW, 10 * number + at)])
+    monkeypatch.setattr(sparing, "FACETS_HELD_MAX", 300)
+    await state.flush()
+    usages = state.ledger.principals.values()
+    assert [usage.principal.arn for usage in usages if usage.cells[0].facets is None] == [build_principal("role3").arn]
+    assert sum(len(usage.cells[0].facets or b"") for usage in usages) <= 300 * 3 // 4
+
+
 async def test_cells_of_every_size_come_back(connect: Connect) -> None:
     store = await claim_new(connect)
     state = open_state(store)

@@ -31,7 +31,7 @@ LONG_MODULES = {
     "processor/shard.py": (350, "one shard's state and what moves it: what is applied, stored and told must agree"),
     "tests/fleet.py": (460, "a whole fleet and what befalls it, as one program"),
     "tests/simulation.py": (620, "the world of the simulation in one place"),
-    "processor/shell/redis.py": (360, "the store's layout and every command on it, explained where they are made"),
+    "processor/shell/redis.py": (370, "the store's layout and every command on it, explained where they are made"),
 }
 """Modules that may be longer: how long, and why they are not two."""
 

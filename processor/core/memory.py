@@ -105,6 +105,7 @@ class Memory:
         return actor
 
     def add_session(self, actor: Actor, operator: str, via: str, account_id: str) -> int:
+        """The number of a new session."""
         known = len(self.sessions.origins)
         # One name is that of sessions of many roles.
         number = self.sessions.add(actor, self.texts.setdefault(operator, operator), via, account_id)

@@ -137,6 +137,22 @@ def reach_session(
     return session, caller, role
 
 
+@inner
+def reach_call(
+    actor: int, shape: int, keys: Words, values: Numbers, notes: Numbers, opened: Table[Numbers]
+) -> int:  # fmt: skip
+    """The call of an actor and a shape, made where it is new."""
+    key = key_of_call(actor, shape)
+    call = find_or_add(keys, values, key, notes, NEW_CALLS)
+    if call == UNKNOWN:
+        new = notes[OPENED]
+        opened[new, ACTOR], opened[new, EFFECT] = actor, shape
+        notes[OPENED] = new + 1
+        call = notes[CALLS] + new
+        values[find_slot(keys, key)] = call
+    return call
+
+
 @compiled
 def resolve_loop(
     seed: Word, todo: Read[Numbers], places: Read[Table[Numbers]], hashes: Read[Table[Words]],
@@ -168,18 +184,9 @@ def resolve_loop(
                 who_keys[slot], who_values[slot] = who, session
         shape = find_or_add(shape_keys, shape_values, hashes[row, SHAPE], notes, NEW_SHAPES)
         place = find_or_add(place_keys, place_values, hashes[row, PLACE], notes, NEW_PLACES)
-        call, actor, log = NOT_LOOKED_UP, NOBODY, NO_LOG
-        if session >= 0:
-            actor, log = actors[origins[session]], origin_logs[origins[session]]
+        call, actor = NOT_LOOKED_UP, actors[origins[session]] if session >= 0 else NOBODY
         if session >= 0 and shape >= 0 and place >= 0 and actor != NOBODY and stops[shape] == 0:
-            key = key_of_call(actor, shape)
-            call = find_or_add(call_keys, call_values, key, notes, NEW_CALLS)
-            if call == UNKNOWN:
-                new = notes[OPENED]
-                opened[new, ACTOR], opened[new, EFFECT] = actor, shape
-                notes[OPENED] = new + 1
-                call = notes[CALLS] + new
-                call_values[find_slot(call_keys, key)] = call
+            call = reach_call(actor, shape, call_keys, call_values, notes, opened)
         # A row that made something pending is never put off, so that in the end nothing is.
         fresh = session == UNKNOWN or shape == UNKNOWN or place == UNKNOWN
         pending = session == PENDING or shape == PENDING or place == PENDING
@@ -188,10 +195,9 @@ def resolve_loop(
             waiting += 1
             continue
         time = places[row, TIME]
-        if place < 0:
-            log = NO_LOG
-        elif place_logs[place] != NO_LOG:
-            log = place_logs[place]
+        log = NO_LOG
+        if session >= 0 and place >= 0:
+            log = place_logs[place] if place_logs[place] != NO_LOG else origin_logs[origins[session]]
         kind = LOOKED_AT if call < 0 else join_kinds(actor_kinds[actor], shape_kinds[shape])
         if kind == LOOKED_AT or log == NO_LOG or time == 0 or time > future:
             asked[asking, ROW], asked[asking, SESSION] = row, session
@@ -204,8 +210,7 @@ def resolve_loop(
                 firsts[log] = time
                 notes[LOGS_MOVED] = 1
             if time > newest:
-                second = newest
-                newest = time
+                newest, second = time, newest
             elif time > second and time != newest:
                 second = time
         if kind in (NO_PRINCIPAL, OUT_OF_SCOPE):
