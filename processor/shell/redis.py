@@ -309,7 +309,7 @@ class Store:
     async def write(self, meta: bytes, last: Last, commands: list[Command], more: Sequence[Packed] = ()) -> Last:
         """As `flush`, by the hold whose owner, flush number and mark stand in the hash `meta`."""
         if not self._knows_flush:  # The error of a Redis that does not would hold on to what is to be written.
-            await self.persist(partial(self.client.script_load, self.scripts["flush"].script), "flush")
+            await self.persist(partial(self.client.script_load, read_script("flush")), "flush")
             self._knows_flush = True
         mark = secrets.token_bytes(8)
         packed = await pack_in_turns(commands, more)
