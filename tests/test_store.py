@@ -285,7 +285,7 @@ async def test_what_memory_forgets_after_a_flush_the_store_still_has(
     found = []
     for forgets in (False, True):
         if forgets:
-            for module, name in ((sparing, "FACETS_HELD_MAX"), (day_counts, "HELD_MAX")):
+            for module, name in ((sparing, "FACETS_HELD_MAX"), (sparing, "FACETS_A_CELL"), (day_counts, "HELD_MAX")):
                 monkeypatch.setattr(module, name, 0)
         store = await claim_new(connect)
         await store.client.flushall()
@@ -312,11 +312,12 @@ async def test_large_facets_are_forgotten_before_small_ones(connect: Connect, mo
         for at, name in enumerate(("x" * 100, "y" * 100) if number == 3 else ("x",)):
             session = build_session(build_principal(f"role{number}"), name)
             state.ledger.apply_uses([build_use(state.ledger, session, [0], NOW, 10 * number + at)])
-    monkeypatch.setattr(sparing, "FACETS_HELD_MAX", 300)
+    monkeypatch.setattr(sparing, "FACETS_HELD_MAX", 0)
+    monkeypatch.setattr(sparing, "FACETS_A_CELL", 40)
     await state.flush()
     usages = state.ledger.principals.values()
     assert [usage.principal.arn for usage in usages if usage.cells[0].facets is None] == [build_principal("role3").arn]
-    assert sum(len(usage.cells[0].facets or b"") for usage in usages) <= 300 * 3 // 4
+    assert sum(len(usage.cells[0].facets or b"") for usage in usages) <= 8 * 40 * 3 // 4
 
 
 async def test_cells_of_every_size_come_back(connect: Connect) -> None:

@@ -83,6 +83,11 @@ class Ledger:
         return self._principals
 
     @property
+    def rows(self) -> int:
+        """How many cells have rows: those of which a use was met."""
+        return len(self._cells)
+
+    @property
     def dirty(self) -> list[PrincipalUsage]:
         """The principals that have changed since the last `take_dirty`, settled."""
         self.settle()
