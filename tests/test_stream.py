@@ -229,6 +229,21 @@ def test_a_line_that_is_cut_off_anywhere_costs_its_neighbours_nothing(place: int
     assert Found(decode_stream([b"\n".join(lines)])).ids == [2, 3]
 
 
+@pytest.mark.parametrize(
+    "end", [b"", b",", b',"NextToken":"x"', b',"NextToken":"x",', b',"more":[{"a":1}]', b',"NextToken":']
+)
+@pytest.mark.parametrize("between", [b"\n", b"\r\n", b"\n\n", b"\n  "])
+@pytest.mark.parametrize("records", [b"", dump(THREE[0])])
+def test_a_log_file_cut_off_behind_its_records_costs_the_next_line_nothing(
+    end: bytes, between: bytes, records: bytes
+) -> None:
+    stream = b'{"Records":[' + records + b"]" + end + between + dump(THREE[1]) + b"\n" + dump(THREE[2])
+    for chunks in ([stream], [stream[at : at + 1] for at in range(len(stream))]):
+        found = Found(decode_stream(chunks))
+        assert found.ids == ([1, 2, 3] if records else [2, 3])
+        assert found.rejected == []
+
+
 def test_log_batch_that_is_none_is_a_reject() -> None:
     for broken in (b"", b"{", b'{"messageType":"DATA_MESSAGE","deep":' + DEEP + b',"logEvents":[]}'):
         assert len(Found([decode_log_batch(broken)]).rejected) == 1

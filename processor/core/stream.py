@@ -41,7 +41,7 @@ _SCALAR_END = re.compile(rb"[\s,\]}\[{\"]")
 
 class Buffer:
     """The part of a stream that is in memory: `bytes` from `at` on are not yet used. `restarted` says that the last array
-    was broken, and that `at` is where something new begins."""
+    was broken, and that `at` is where something new begins; `opens_line` that only white space stands before `at` on its line."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self.bytes = b""
@@ -49,6 +49,7 @@ class Buffer:
         self._chunks = iter(chunks)
         self.ended = False
         self.restarted = False
+        self.opens_line = True
 
     def extend(self) -> bool:
         """Take one more chunk; False at the end of the stream."""
@@ -67,8 +68,11 @@ class Buffer:
 
     def skip_space(self) -> bool:
         """Go to the next byte that is no white space; False at the end of the stream."""
+        self.opens_line = False
         while True:
-            self.at = _SPACE.match(self.bytes, self.at).end()  # type: ignore[union-attr]  # matches the empty string
+            begin = self.at
+            self.at = _SPACE.match(self.bytes, begin).end()  # type: ignore[union-attr]  # matches the empty string
+            self.opens_line = self.opens_line or self.bytes.find(b"\n", begin, self.at) >= 0
             if self.at < len(self.bytes):
                 return True
             if not self.extend():
@@ -183,13 +187,16 @@ def scan_value(text: bytes, at: int) -> int:
 
 def _leave_object(buffer: Buffer) -> bool:
     """Go behind the `}` of the object whose array was read; other keys (NextToken) are passed over. False where something
-    else follows, so that this was no object of an array, or a broken one."""
+    else follows, so that this was no object of an array, or a broken one. An object that opens a line is the next of many lines,
+    of which this one was cut off: where a key or a plain value is due there can be none."""
     for token in range(TRAILING_TOKENS_MAX):
         if not buffer.skip_space():
             return True
         byte = buffer.bytes[buffer.at]
         if byte == 0x7D:
             buffer.at += 1
+            return True
+        if byte == 0x7B and buffer.opens_line:
             return True
         if token == 0 and byte != 0x2C:
             return False
