@@ -142,7 +142,7 @@ def put_pairs(new: Read[Words], given: Read[Numbers], keys: Words, values: Numbe
 
 
 class KeySet:
-    """64-bit keys, none of them 0: 9 to 13 bytes each. Its slots are found by `find_slot`."""
+    """64-bit keys, none of them 0: 9 to 13 bytes each."""
 
     __slots__ = ("count", "keys")
 

@@ -128,9 +128,8 @@ class Memory:
 
     def add_calls(self, opened: Numbers) -> None:
         """Add the calls that the loop made."""
-        actors, effects = self.actors, [shape.effect for shape in self.shapes]
-        self.calls.actors += [actors[number] for number in opened[:, ACTOR].tolist()]
-        self.calls.effects += [effects[number] for number in opened[:, EFFECT].tolist()]
+        self.calls.actors += [self.actors[number] for number in opened[:, ACTOR].tolist()]
+        self.calls.effects += [self.shapes[number].effect for number in opened[:, EFFECT].tolist()]
 
     def settle(self, pending: "Pending") -> None:
         """Write what was added since the last time, and give the keys of `pending` their numbers."""

@@ -1,7 +1,8 @@
 """The compiled loop that turns rows into uses: for each row its session, its shape, the call that the two make, and its time.
 
 What is met for the first time gets a place in its table at once, with PENDING as its value, and its row is handed back;
-rows that meet something pending are done in a second pass. So each new thing is looked at once, however often it occurs.
+rows that meet something pending are done in a second pass. So each new thing is looked at once, however often it occurs. A new
+call, and a session that is as another but for its name, need no look: the loop numbers them itself.
 """
 
 import numpy as np
